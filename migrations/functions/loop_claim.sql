@@ -1,0 +1,83 @@
+-- Claims an issue for one run. Decides, under the issue's lock and in this order: unknown issue, live run (an expired
+-- one is taken over), If-Match. A dry run reads only. The run id is the caller's: the same claim again, after a lost
+-- acknowledgement, finds its own run and is answered as the first time.
+--
+-- request: runId, issueId, actor, requestId, mode, leaseToken, leaseMs; optional principal, ifMatch [versions],
+--          lambdaRequestId, logStream
+-- answer:  outcome claimed {issue, run?} | issueNotFound | conflict {run} | stale {issue}; always now, schema
+CREATE OR REPLACE FUNCTION loop_claim(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_run_id   uuid := (request ->> 'runId')::uuid;
+    v_issue    loop_issues;
+    v_run      loop_runs;
+    v_previous loop_runs;
+    v_attempt  integer := 1;
+    v_retry_of uuid;
+    v_now      timestamptz;
+    v_answer   jsonb;
+BEGIN
+    IF request ->> 'mode' = 'dryRun' THEN
+        SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId';
+    ELSE
+        SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId' FOR NO KEY UPDATE;
+    END IF;
+    v_now := clock_timestamp();
+    v_answer := jsonb_build_object('now', v_now, 'schema', loop_schema());
+
+    IF v_issue.id IS NULL THEN
+        RETURN v_answer || jsonb_build_object('outcome', 'issueNotFound');
+    END IF;
+
+    IF request ->> 'mode' = 'execute' THEN
+        SELECT * INTO v_run
+        FROM loop_runs
+        WHERE issue_id = v_issue.id AND mode = 'execute' AND status IN ('pending', 'running');
+
+        IF v_run.id = v_run_id THEN
+            RETURN v_answer || jsonb_build_object('outcome', 'claimed', 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run));
+        ELSIF v_run.lease_expires_at > v_now THEN
+            RETURN v_answer || jsonb_build_object('outcome', 'conflict', 'run', to_jsonb(v_run));
+        END IF;
+    END IF;
+
+    IF request ? 'ifMatch' AND NOT request -> 'ifMatch' @> to_jsonb(v_issue.version) THEN
+        RETURN v_answer || jsonb_build_object('outcome', 'stale', 'issue', to_jsonb(v_issue));
+    END IF;
+
+    IF request ->> 'mode' = 'dryRun' THEN
+        RETURN v_answer || jsonb_build_object('outcome', 'claimed', 'issue', to_jsonb(v_issue));
+    END IF;
+
+    IF v_run.id IS NOT NULL THEN
+        PERFORM loop_expire_run(v_run.id, v_now, v_run_id::text);
+    END IF;
+
+    SELECT * INTO v_previous
+    FROM loop_runs
+    WHERE issue_id = v_issue.id AND mode = 'execute'
+    ORDER BY created_at DESC, id DESC
+    LIMIT 1;
+    IF v_previous.status = 'failed' AND v_previous.state_before = v_issue.state THEN
+        v_attempt := v_previous.attempt + 1;
+        v_retry_of := v_previous.id;
+    END IF;
+
+    INSERT INTO loop_runs (
+        id, issue_id, actor, principal, request_id, mode, status, created_at, started_at, loop_name, attempt, retry_of,
+        state_before, lease_token, lease_expires_at, lambda_request_id, log_stream
+    ) VALUES (
+        v_run_id, v_issue.id, request ->> 'actor', request ->> 'principal', request ->> 'requestId', 'execute', 'running',
+        v_now, v_now, v_issue.loop_name, v_attempt, v_retry_of,
+        v_issue.state, (request ->> 'leaseToken')::uuid, v_now + (request ->> 'leaseMs')::bigint * interval '1 millisecond',
+        request ->> 'lambdaRequestId', request ->> 'logStream'
+    )
+    RETURNING * INTO v_run;
+
+    INSERT INTO loop_events (issue_id, run_id, event_type, event_data, occurred_at)
+    VALUES (v_issue.id, v_run_id, 'loop_run_started',
+            jsonb_build_object('actor', v_run.actor, 'attempt', v_attempt, 'state', v_issue.state), v_now);
+
+    RETURN v_answer || jsonb_build_object('outcome', 'claimed', 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run));
+END
+$$;

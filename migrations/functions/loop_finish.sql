@@ -1,0 +1,102 @@
+-- Ends a run and moves its issue, all or nothing: the run's terminal status, its step rows, state and facts, the events.
+-- Only the holder of the lease token of a run that still runs changes anything (fencing); anybody else, the holder's own
+-- repetition after a lost acknowledgement included, gets the run as it stands.
+--
+-- request: runId, issueId, leaseToken, status (completed, failed, blocked), loopStatus, message;
+--          optional loopVersion, step, stateAfter, facts (merge patch), blockerCode, errorCode, errorMessage, nextStep,
+--          steps [{stepNumber, stepType, status (skipped, completed, failed), errorMessage?}]
+-- answer:  recorded (whether this call ended the run), run, steps
+CREATE OR REPLACE FUNCTION loop_finish(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_issue loop_issues;
+    v_run   loop_runs;
+    v_state text;
+    v_facts jsonb;
+    v_steps jsonb;
+    v_now   timestamptz;
+BEGIN
+    SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId' FOR NO KEY UPDATE;
+    v_now := clock_timestamp();
+    v_state := coalesce(request ->> 'stateAfter', v_issue.state);
+    v_facts := CASE WHEN request ? 'facts' THEN loop_merge_patch(v_issue.facts, request -> 'facts') ELSE v_issue.facts END;
+    IF v_state IS DISTINCT FROM v_issue.state OR v_facts IS DISTINCT FROM v_issue.facts THEN
+        v_issue.version := v_issue.version + 1;
+    END IF;
+
+    UPDATE loop_runs AS r
+    SET status = request ->> 'status',
+        completed_at = v_now,
+        duration_ms = loop_duration_ms(r.started_at, v_now),
+        loop_version = request ->> 'loopVersion',
+        step = (request ->> 'step')::integer,
+        state_after = v_state,
+        issue_version = v_issue.version,
+        blocker_code = request ->> 'blockerCode',
+        error_code = request ->> 'errorCode',
+        error_message = request ->> 'errorMessage',
+        loop_status = request ->> 'loopStatus',
+        next_step = nullif(request -> 'nextStep', 'null'),
+        message = request ->> 'message'
+    WHERE r.id = (request ->> 'runId')::uuid
+        AND r.status = 'running'
+        AND r.lease_token = (request ->> 'leaseToken')::uuid
+    RETURNING * INTO v_run;
+
+    IF NOT FOUND THEN
+        SELECT * INTO v_run FROM loop_runs WHERE id = (request ->> 'runId')::uuid;
+        SELECT jsonb_agg(to_jsonb(s) ORDER BY s.step_number) INTO v_steps FROM loop_run_steps AS s WHERE s.run_id = v_run.id;
+        RETURN jsonb_build_object('recorded', false, 'run', to_jsonb(v_run), 'steps', coalesce(v_steps, '[]'));
+    END IF;
+
+    IF v_state IS DISTINCT FROM v_issue.state OR v_facts IS DISTINCT FROM v_issue.facts THEN
+        UPDATE loop_issues
+        SET state = v_state, facts = v_facts, version = v_issue.version, updated_at = v_now
+        WHERE id = v_issue.id;
+    END IF;
+
+    WITH touched AS (
+        SELECT *
+        FROM ROWS FROM (
+            jsonb_to_recordset(request -> 'steps')
+                AS ("stepNumber" integer, "stepType" text, status text, "errorMessage" text)
+        ) WITH ORDINALITY AS t("stepNumber", "stepType", status, "errorMessage", position)
+    ),
+    recorded AS (
+        INSERT INTO loop_run_steps (
+            run_id, step_number, step_type, status, created_at, started_at, completed_at, duration_ms, error_message
+        )
+        SELECT
+            v_run.id, t."stepNumber", t."stepType", t.status, v_now,
+            CASE WHEN t.status <> 'skipped' THEN v_run.started_at END, v_now,
+            CASE WHEN t.status <> 'skipped' THEN v_run.duration_ms END, t."errorMessage"
+        FROM touched AS t
+        RETURNING *
+    ),
+    happened AS (
+        INSERT INTO loop_events (issue_id, run_id, event_type, event_data, occurred_at)
+        SELECT e.issue_id, e.run_id, e.event_type, e.event_data, v_now
+        FROM (
+            SELECT
+                v_issue.id AS issue_id, v_run.id AS run_id,
+                CASE t.status WHEN 'skipped' THEN 'loop_step_skipped' ELSE 'loop_step_completed' END AS event_type,
+                jsonb_build_object('stepNumber', t."stepNumber", 'stepType', t."stepType") AS event_data,
+                t.position
+            FROM touched AS t
+            WHERE t.status IN ('skipped', 'completed')
+            UNION ALL
+            SELECT
+                v_issue.id, v_run.id,
+                CASE v_run.status WHEN 'completed' THEN 'loop_run_finished' ELSE 'loop_run_' || v_run.status END,
+                jsonb_strip_nulls(jsonb_build_object(
+                    'stepNumber', v_run.step, 'stateBefore', v_run.state_before, 'stateAfter', v_run.state_after,
+                    'blockerCode', v_run.blocker_code, 'errorCode', v_run.error_code)),
+                NULL
+            ORDER BY position NULLS LAST
+        ) AS e
+    )
+    SELECT jsonb_agg(to_jsonb(s) ORDER BY s.step_number) INTO v_steps FROM recorded AS s;
+
+    RETURN jsonb_build_object('recorded', true, 'run', to_jsonb(v_run), 'steps', coalesce(v_steps, '[]'));
+END
+$$;

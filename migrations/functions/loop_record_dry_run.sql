@@ -1,0 +1,34 @@
+-- Records a dry run: its terminal row and nothing else. started_at is what the claim read from this database's clock.
+--
+-- request: runId, issueId, actor, requestId, startedAt, status (completed, blocked), loopStatus, message, loopName,
+--          stateBefore, issueVersion; optional principal, loopVersion, step, blockerCode, nextStep, lambdaRequestId, logStream
+-- answer:  recorded, run, steps (none)
+CREATE OR REPLACE FUNCTION loop_record_dry_run(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_started timestamptz := (request ->> 'startedAt')::timestamptz;
+    v_now     timestamptz := clock_timestamp();
+    v_run     loop_runs;
+BEGIN
+    INSERT INTO loop_runs (
+        id, issue_id, actor, principal, request_id, mode, status, created_at, started_at, completed_at, duration_ms,
+        loop_name, loop_version, step, state_before, state_after, issue_version, blocker_code, loop_status, next_step,
+        message, lambda_request_id, log_stream
+    ) VALUES (
+        (request ->> 'runId')::uuid, request ->> 'issueId', request ->> 'actor', request ->> 'principal',
+        request ->> 'requestId', 'dryRun', request ->> 'status', v_started, v_started, v_now,
+        loop_duration_ms(v_started, v_now),
+        request ->> 'loopName', request ->> 'loopVersion', (request ->> 'step')::integer, request ->> 'stateBefore',
+        request ->> 'stateBefore', (request ->> 'issueVersion')::bigint, request ->> 'blockerCode', request ->> 'loopStatus',
+        nullif(request -> 'nextStep', 'null'), request ->> 'message', request ->> 'lambdaRequestId', request ->> 'logStream'
+    )
+    ON CONFLICT (id) DO NOTHING
+    RETURNING * INTO v_run;
+
+    IF NOT FOUND THEN
+        SELECT * INTO v_run FROM loop_runs WHERE id = (request ->> 'runId')::uuid;
+        RETURN jsonb_build_object('recorded', false, 'run', to_jsonb(v_run), 'steps', '[]'::jsonb);
+    END IF;
+    RETURN jsonb_build_object('recorded', true, 'run', to_jsonb(v_run), 'steps', '[]'::jsonb);
+END
+$$;
