@@ -1,0 +1,37 @@
+"""POST /api/loop/issues/{issueId}/run-next-step: runs exactly one step of an issue."""
+
+from __future__ import annotations
+
+from loop_runner.contract import RunNextStepRequest, RunNextStepResponse
+from loop_runner.execution import run_next_step
+from loop_runner.http import Api, Call, Reply, etag
+from loop_runner.ledger import ClaimRequest
+from loop_runner.services import Services
+from loop_runner.settings import LEASE_GRACE_MS
+
+api = Api(Services.from_environment)
+handler = api.handle
+
+
+@api.route("POST", "/api/loop/issues/{issueId}/run-next-step")
+def run_next_step_of_issue(call: Call) -> Reply:
+    """Run the next step and answer from its record."""
+    body = call.body(RunNextStepRequest)
+    recorded = run_next_step(
+        call.services.ledger,
+        call.services.loops,
+        ClaimRequest(
+            issue_id=call.issue_id,
+            actor=call.identity.actor,
+            principal=call.identity.principal,
+            request_id=call.request_id,
+            mode=body.mode,
+            lease_ms=call.remaining_ms() + LEASE_GRACE_MS,
+            if_match=call.if_match(),
+            lambda_request_id=call.context.aws_request_id,
+            log_stream=call.context.log_stream_name,
+        ),
+    )
+    run = recorded.run
+    headers = etag(run.issue_version) if run.issue_version else {}
+    return Reply(RunNextStepResponse.of(run, recorded.steps, call.request_id), headers=headers)

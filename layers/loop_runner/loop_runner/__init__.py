@@ -1,0 +1,1 @@
+"""Loop runner: runs the next step of an issue and keeps the record, the run, in PostgreSQL."""

@@ -1,0 +1,108 @@
+"""Owns the one connection of an execution environment, kept across warm invocations, and what its failures mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from loop_runner.errors import UnavailableError
+from loop_runner.observability import logger
+from loop_runner.settings import CODE_VERSION, REQUIRED_SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from psycopg import Connection
+    from psycopg.rows import DictRow
+
+    from loop_runner.models import Json
+
+CONNECT_TIMEOUT_SECONDS: Final = 5
+
+_SCHEMA_TOO_OLD: Final = (
+    'the database schema is older than this release: invoke the migrate function with {"action":"apply"}'
+)
+_SCHEMA_ERRORS: Final = (pg.UndefinedFunction, pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName)
+_OUT_OF_REACH: Final = (psycopg.OperationalError, pg.ReadOnlySqlTransaction, pg.InsufficientPrivilege)
+
+
+class Database:
+    """Connects when first used; a connection that broke is replaced."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Connection[DictRow] | None = None
+
+    def call(self, function: LiteralString, request: Mapping[str, object]) -> Json:
+        """Call a SQL function of one jsonb argument and answer: one statement, one round trip, one commit.
+
+        Such functions are repeatable by design (a claim is found again by its run id, a finish by its lease token), so
+        a connection that breaks under the call is replaced and the call repeated, once.
+        """
+        rows = self.query(f"SELECT {function}(%s) AS answer", [Jsonb(request)])
+        return cast("Json", rows[0]["answer"])
+
+    def query(
+        self, sql: LiteralString, parameters: list[Any] | dict[str, Any], *, repeatable: bool = True
+    ) -> list[DictRow]:
+        """Run one statement in a transaction of its own. UnavailableError when the database cannot serve it."""
+        for repetition in range(2 if repeatable else 1, 0, -1):
+            try:
+                cursor = self.connection().execute(sql, parameters)
+                return cursor.fetchall() if cursor.description else []
+            except psycopg.Error as error:
+                lost = self._connection is not None and self._connection.broken
+                if lost:
+                    self.close()
+                if lost and repetition > 1:
+                    logger.warning(
+                        "the database connection was lost, connecting again", extra={"error": type(error).__name__}
+                    )
+                    continue
+                raise_unavailable(error)
+                raise
+        raise AssertionError("unreachable")
+
+    def connection(self) -> Connection[DictRow]:
+        """The connection, in autocommit: transactions are explicit. UnavailableError when there is none to be had."""
+        if self._connection is None or self._connection.closed:
+            try:
+                self._connection = psycopg.connect(
+                    self._url,
+                    autocommit=True,
+                    prepare_threshold=None,  # a prepared statement would pin an RDS Proxy connection
+                    row_factory=dict_row,
+                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                )
+            except psycopg.Error as error:
+                raise_unavailable(error)
+                raise
+        return self._connection
+
+    def close(self) -> None:
+        """Drop the connection; the next use makes a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def raise_unavailable(error: psycopg.Error) -> None:
+    """Raise the UnavailableError that the error means; return where it means something else."""
+    if not isinstance(error, (*_SCHEMA_ERRORS, *_OUT_OF_REACH)):
+        return
+    logger.warning("the database cannot serve", extra={"error": type(error).__name__, "sqlstate": error.sqlstate})
+    if isinstance(error, _SCHEMA_ERRORS):
+        raise UnavailableError(_SCHEMA_TOO_OLD) from error
+    raise UnavailableError(headers={"retry-after": "1"}) from error
+
+
+def check_schema(schema: Mapping[str, object]) -> None:
+    """Compare what ``loop_schema()`` says with this code; UnavailableError says which of them to bring up to date."""
+    if cast("int", schema["version"]) < REQUIRED_SCHEMA:
+        raise UnavailableError(_SCHEMA_TOO_OLD)
+    if cast("int", schema["minimumCode"]) > CODE_VERSION:
+        raise UnavailableError("the database schema needs a newer release of the functions: deploy it")

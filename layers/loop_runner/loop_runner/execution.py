@@ -1,0 +1,147 @@
+"""Owns run_next_step: claim, resolve, execute, finish. Two round trips to the database, around one step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from loop_runner.errors import LoopDefinitionError, UnavailableError
+from loop_runner.executors import EXECUTORS
+from loop_runner.executors.protocol import Completed, Failed, StepCall
+from loop_runner.ledger import Outcome, StepRecord
+from loop_runner.models import LoopStatus, RunMode, RunStatus, StepStatus
+from loop_runner.observability import logger
+from loop_runner.resolver import Blocked, Ended, Ready, next_step, next_step_after, resolve_next_step
+from loop_runner.sanitize import clean_text
+
+if TYPE_CHECKING:
+    from loop_runner.ledger import Claim, ClaimRequest, Ledger, Recorded
+    from loop_runner.loops import Loop, LoopCatalog, Step
+    from loop_runner.models import Issue
+
+UNEXPECTED_ERROR = "UNEXPECTED_ERROR"
+
+
+def run_next_step(ledger: Ledger, loops: LoopCatalog, request: ClaimRequest) -> Recorded:
+    """Run exactly one step of the issue, or none where it is blocked or has ended, and record the run.
+
+    What is claimed is recorded: an error in between ends the run as failed. Raises what Ledger.claim raises, and
+    UnavailableError with the run's id where the end could not be recorded: the run is lost when its lease ends.
+    """
+    claim = ledger.claim(request)
+    logger.append_keys(runId=str(claim.run_id))
+    try:
+        outcome = _outcome(claim, loops)
+    except Exception as error:
+        logger.exception("the run failed unexpectedly")
+        outcome = _failed_unexpectedly(error)
+    try:
+        recorded = ledger.finish(claim, outcome)
+    except UnavailableError as error:
+        error.details["runId"] = str(claim.run_id)
+        raise
+    if not recorded.by_this_call and recorded.run.status != outcome.status:
+        logger.warning("the lease was lost: nothing was written", extra={"status": recorded.run.status})
+    return recorded
+
+
+def _outcome(claim: Claim, loops: LoopCatalog) -> Outcome:
+    issue = claim.issue
+    loop = loops.get(issue.loop_name)
+    match resolve_next_step(loop, issue, claim.now):
+        case Blocked() as blocked:
+            outcome = _blocked(blocked)
+        case Ended() as ended:
+            outcome = _ended(ended, issue)
+        case Ready() as ready if claim.request.mode is RunMode.DRY_RUN:
+            outcome = _would_run(ready, issue)
+        case Ready() as ready:
+            outcome = _executed(claim, loop, ready)
+    return replace(outcome, loop_version=loop.version if loop else None)
+
+
+def _blocked(blocked: Blocked) -> Outcome:
+    first = blocked.blockers[0]
+    return Outcome(
+        status=RunStatus.BLOCKED,
+        loop_status=LoopStatus.PAUSED,
+        message=clean_text(first.message),
+        step=blocked.step.number if blocked.step else None,
+        blocker_code=first.code,
+        next_step=next_step(blocked.step) if blocked.step else None,
+    )
+
+
+def _ended(ended: Ended, issue: Issue) -> Outcome:
+    return Outcome(
+        status=RunStatus.COMPLETED,
+        loop_status=ended.loop_status,
+        message=f"issue {issue.id} is {ended.state}, nothing is left to run",
+        state_after=ended.state,
+        steps=_skipped(ended.skipped),
+    )
+
+
+def _would_run(ready: Ready, issue: Issue) -> Outcome:
+    skips = f", after skipping {', '.join(step.type for step in ready.skipped)}" if ready.skipped else ""
+    return Outcome(
+        status=RunStatus.COMPLETED,
+        loop_status=LoopStatus.ACTIVE,
+        message=f"dry run: {ready.step.type} would run and move issue {issue.id} to {ready.step.to}{skips}",
+        step=ready.step.number,
+        next_step=next_step(ready.step),
+    )
+
+
+def _executed(claim: Claim, loop: Loop | None, ready: Ready) -> Outcome:
+    step, issue = ready.step, claim.issue
+    result = EXECUTORS[step.executor.kind](StepCall(issue, step, claim.run_id, claim.attempt))
+    match result:
+        case Completed(facts=facts):
+            after = issue.model_copy(update={"state": step.to})
+            return Outcome(
+                status=RunStatus.COMPLETED,
+                loop_status=_status_in(loop, step.to),
+                message=f"{step.type} completed, issue {issue.id} is {step.to}",
+                step=step.number,
+                state_after=step.to,
+                facts=facts or None,
+                next_step=next_step_after(loop, after, claim.now),
+                steps=(*_skipped(ready.skipped), StepRecord(step.number, step.type, StepStatus.COMPLETED)),
+            )
+        case Failed(code=code, message=message):
+            reason = clean_text(message)
+            return Outcome(
+                status=RunStatus.FAILED,
+                loop_status=LoopStatus.FAILED,
+                message=f"{step.type} failed, issue {issue.id} stays {issue.state}: run the next step to try again",
+                step=step.number,
+                error_code=code,
+                error_message=reason,
+                next_step=next_step(step),
+                steps=(*_skipped(ready.skipped), StepRecord(step.number, step.type, StepStatus.FAILED, reason)),
+            )
+
+
+def _status_in(loop: Loop | None, state: str) -> LoopStatus:
+    if loop and state in loop.completed_states:
+        return LoopStatus.COMPLETED
+    if loop and state in loop.failed_states:
+        return LoopStatus.FAILED
+    return LoopStatus.ACTIVE
+
+
+def _skipped(steps: tuple[Step, ...]) -> tuple[StepRecord, ...]:
+    return tuple(StepRecord(step.number, step.type, StepStatus.SKIPPED) for step in steps)
+
+
+def _failed_unexpectedly(error: Exception) -> Outcome:
+    """The details stay in the log: what is unexpected may hold anything."""
+    known = isinstance(error, LoopDefinitionError)
+    return Outcome(
+        status=RunStatus.FAILED,
+        loop_status=LoopStatus.FAILED,
+        message="the run failed before a step was executed: the log lines of this requestId say why",
+        error_code="INVALID_LOOP" if known else UNEXPECTED_ERROR,
+        error_message=clean_text(str(error)) if known else "unexpected error: the log lines of this requestId say why",
+    )

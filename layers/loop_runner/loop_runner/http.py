@@ -1,0 +1,339 @@
+"""Owns HTTP: API Gateway events (payload 2.0) in, answers and the error envelope out. One mapping of errors, here.
+
+Routes are matched here rather than by Powertools' resolver: its import costs as much as the rest of the handler, and it
+knows no 405, no error before its handlers for undecodable bodies and no path with a '#' (docs/adr/0003).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import re
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from uuid import UUID, uuid4
+
+from pydantic import ValidationError
+
+from loop_runner.contract import ISSUE_ID, Answer, ErrorAnswer, ErrorBody, RequestBody, RunAnswer
+from loop_runner.errors import (
+    InvalidRequestError,
+    LoopError,
+    MethodNotAllowedError,
+    NotFoundError,
+    PayloadTooLargeError,
+)
+from loop_runner.identity import Identity, identify
+from loop_runner.observability import logger
+from loop_runner.sanitize import is_storable
+from loop_runner.settings import MAX_BODY_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+    from loop_runner.models import Json
+    from loop_runner.services import Services
+
+Body = TypeVar("Body", bound=RequestBody)
+
+MAX_DEPTH: Final = 32
+_ETAG: Final = re.compile(r'"(\d{1,18})"')
+_JSON_HEADERS: Final = {"content-type": "application/json", "cache-control": "no-store"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a route answers with."""
+
+    body: Answer | RunAnswer
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a route: its parts are read, and refused, when the route asks for them."""
+
+    event: Mapping[str, Any]
+    context: LambdaContext
+    services: Services
+    identity: Identity
+    request_id: UUID
+    path: Mapping[str, str]
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """The headers, names in lower case."""
+        return headers_of(self.event)
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query parameters, decoded."""
+        return self.event.get("queryStringParameters") or {}
+
+    @property
+    def issue_id(self) -> str:
+        """The issue's id in the path. Raises InvalidRequestError."""
+        issue_id = self.path["issueId"]
+        if not ISSUE_ID.fullmatch(issue_id):
+            raise InvalidRequestError(
+                "an issue id has 1 to 128 letters, digits and . _ : -, and begins with a letter or a digit"
+            )
+        return issue_id
+
+    @property
+    def run_id(self) -> UUID:
+        """The run's id in the path. Raises InvalidRequestError."""
+        try:
+            return UUID(self.path["runId"])
+        except ValueError:
+            raise InvalidRequestError("a run id is a UUID") from None
+
+    def json(self) -> Any:
+        """The body as strict JSON; an empty or blank one is {}. Raises InvalidRequestError, PayloadTooLargeError."""
+        return parse_json(body_of(self.event))
+
+    def json_object(self) -> Json:
+        """The body as a JSON object. Raises InvalidRequestError, PayloadTooLargeError."""
+        value = self.json()
+        if not isinstance(value, dict):
+            raise InvalidRequestError("the body must be a JSON object")
+        return value
+
+    def body(self, model: type[Body]) -> Body:
+        """The body as a model of the contract. Raises InvalidRequestError, PayloadTooLargeError."""
+        value = self.json_object()
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+            raise InvalidRequestError(f"the body is not of the contract's form: {'; '.join(problems)[:1000]}") from None
+
+    def if_match(self) -> frozenset[int] | None:
+        """The issue versions that If-Match accepts (RFC 9110, section 13.1.1); None for none given, or any."""
+        header = self.headers.get("if-match", "").strip()
+        if header in {"", "*"}:
+            return None
+        tags = [tag.strip() for tag in header.split(",")]
+        versions = [_ETAG.fullmatch(tag) for tag in tags]
+        if any(version is None and not tag.startswith('W/"') for version, tag in zip(versions, tags, strict=True)):
+            raise InvalidRequestError('If-Match must be the ETag of the issue, for example "3"')
+        return frozenset(int(version[1]) for version in versions if version)
+
+    def remaining_ms(self) -> int:
+        """Milliseconds until Lambda would end this invocation."""
+        return int(self.context.get_remaining_time_in_millis())
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    method: str
+    pattern: re.Pattern[str]
+    handler: Callable[[Call], Reply]
+    is_open: bool
+
+
+class Api:
+    """The routes of one function, and what is the same for all of them."""
+
+    def __init__(self, services: Callable[[], Services]) -> None:
+        """``services`` is called once, by the first call."""
+        self._make_services = services
+        self._routes: list[_Route] = []
+
+    @cached_property
+    def services(self) -> Services:
+        """What the routes work with, made once per process."""
+        return self._make_services()
+
+    def route(
+        self, method: str, path: str, *, is_open: bool = False
+    ) -> Callable[[Callable[[Call], Reply]], Callable[[Call], Reply]]:
+        """Register a route: ``{name}`` in the path matches one segment. Open ones need no identity."""
+        pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
+
+        def register(handler: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
+            self._routes.append(_Route(method, pattern, handler, is_open))
+            return handler
+
+        return register
+
+    def handle(self, event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
+        """Answer an API Gateway event (payload 2.0). Never raises."""
+        started = time.perf_counter()
+        request_id = _request_id(event)
+        logger.structure_logs(append=False)
+        logger.append_keys(requestId=str(request_id), lambdaRequestId=getattr(context, "aws_request_id", None))
+        try:
+            answer = self._answer(event, context, request_id)
+        except LoopError as error:
+            if error.status >= 500:
+                logger.exception("the call failed", extra={"code": error.code})
+            answer = _error_answer(error, request_id)
+        except Exception:
+            logger.exception("the call failed unexpectedly")
+            answer = _error_answer(
+                LoopError("something went wrong on our side: the log lines of this requestId say what"), request_id
+            )
+        answer["headers"]["x-request-id"] = str(request_id)
+        logger.info(
+            "answered",
+            extra={
+                "routeKey": event.get("routeKey"),
+                "statusCode": answer["statusCode"],
+                "elapsedMs": round((time.perf_counter() - started) * 1000, 1),
+            },
+        )
+        return answer
+
+    def _answer(self, event: Mapping[str, Any], context: LambdaContext, request_id: UUID) -> dict[str, Any]:
+        http = (event.get("requestContext") or {}).get("http") or {}
+        method, path = http.get("method", ""), event.get("rawPath", "")
+        matches = [(route, match) for route in self._routes if (match := route.pattern.fullmatch(path))]
+        found = next(((route, match) for route, match in matches if route.method == method), None)
+        if found and found[0].is_open:
+            identity = Identity("anonymous")
+        else:
+            identity = identify(event.get("requestContext") or {}, headers_of(event), self.services.settings)
+        if not found:
+            _raise_no_route(method, sorted({route.method for route, _ in matches}))
+        route, match = found
+        reply = route.handler(Call(event, context, self.services, identity, request_id, match.groupdict()))
+        return {
+            "statusCode": reply.status,
+            "headers": {**_JSON_HEADERS, **reply.headers},
+            "body": reply.body.model_dump_json(exclude_none=reply.body.omits_null),
+        }
+
+
+def etag(version: int) -> dict[str, str]:
+    """The header that names an issue's version."""
+    return {"etag": f'"{version}"'}
+
+
+def headers_of(event: Mapping[str, Any]) -> dict[str, str]:
+    """The headers of an event, names in lower case."""
+    return {str(name).lower(): str(value) for name, value in (event.get("headers") or {}).items()}
+
+
+def body_of(event: Mapping[str, Any]) -> bytes:
+    """The body's bytes. InvalidRequestError for invalid base64, PayloadTooLargeError over 64 KiB."""
+    body = event.get("body") or ""
+    if len(body) > MAX_BODY_BYTES * 2:
+        raise _too_large()
+    if event.get("isBase64Encoded"):
+        try:
+            content = base64.b64decode(body, validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidRequestError("the body is not valid base64") from None
+    else:
+        try:
+            content = body.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequestError("the body is not valid UTF-8") from None
+    if len(content) > MAX_BODY_BYTES:
+        raise _too_large()
+    return content
+
+
+def parse_json(content: bytes) -> Any:
+    """Strict JSON (RFC 8259) that PostgreSQL can store; blank is {}.
+
+    InvalidRequestError for anything else, also for NaN, Infinity, a key given twice, NUL, a lone surrogate and for more
+    than 32 levels.
+    """
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequestError("the body is not valid UTF-8") from None
+    if not text.strip():
+        return {}
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_keys)
+    except InvalidRequestError:
+        raise
+    except RecursionError:
+        raise _too_deep() from None
+    except json.JSONDecodeError as error:
+        raise InvalidRequestError(
+            f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
+    except ValueError:  # an integer of thousands of digits
+        raise InvalidRequestError("the body has a number that is too long") from None
+    _check_storable(value, MAX_DEPTH)
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidRequestError(f"the body is not JSON: {name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise InvalidRequestError("the body has a number that is too large")
+    return number
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise InvalidRequestError("the body has an object with the same key twice")
+    return value
+
+
+def _check_storable(value: Any, depth: int) -> None:
+    if depth < 0:
+        raise _too_deep()
+    if isinstance(value, str):
+        if not is_storable(value):
+            raise InvalidRequestError("the body has text with NUL or a lone surrogate, which cannot be stored")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_storable(key, depth)
+            _check_storable(item, depth - 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_storable(item, depth - 1)
+
+
+def _too_deep() -> InvalidRequestError:
+    return InvalidRequestError(f"the body is nested more than {MAX_DEPTH} levels deep")
+
+
+def _too_large() -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"the body is larger than {MAX_BODY_BYTES} bytes")
+
+
+def _request_id(event: Mapping[str, Any]) -> UUID:
+    try:
+        return UUID(headers_of(event).get("x-request-id", "").strip())
+    except ValueError:
+        return uuid4()
+
+
+def _raise_no_route(method: str, methods: list[str]) -> NoReturn:
+    if methods:
+        allowed = ", ".join(methods)
+        raise MethodNotAllowedError(f"{method} is not possible here, {allowed} is", headers={"allow": allowed})
+    raise NotFoundError
+
+
+def _error_answer(error: LoopError, request_id: UUID) -> dict[str, Any]:
+    body = ErrorAnswer(
+        request_id=request_id,
+        error=ErrorBody(code=error.code, message=error.message, details=error.details or None),
+        timestamp=datetime.now(UTC),
+    )
+    return {
+        "statusCode": error.status,
+        "headers": {**_JSON_HEADERS, **error.headers},
+        "body": body.model_dump_json(exclude_none=True),
+    }

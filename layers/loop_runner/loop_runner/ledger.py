@@ -1,0 +1,211 @@
+"""Owns the calls of the SQL functions that write the ledger: claim, finish, and the record of a dry run.
+
+Each is one round trip and one commit (migrations/functions/). Dictionaries cross the wire; values of models leave here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID, uuid4
+
+from pydantic import TypeAdapter
+
+from loop_runner.database import check_schema
+from loop_runner.errors import IssueNotFoundError, LoopConflictError, PreconditionFailedError
+from loop_runner.models import (
+    Instant,
+    Issue,
+    LoopStatus,
+    NextStep,
+    Run,
+    RunMode,
+    RunStatus,
+    RunStep,
+    StepStatus,
+    new_run_id,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from loop_runner.database import Database
+    from loop_runner.models import Json
+
+_INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """Who asks for which issue, and for how long at most. ``if_match`` holds acceptable issue versions."""
+
+    issue_id: str
+    actor: str
+    request_id: UUID
+    mode: RunMode
+    lease_ms: int
+    principal: str | None = None
+    if_match: frozenset[int] | None = None
+    lambda_request_id: str | None = None
+    log_stream: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The issue as it was under its lock, at ``now`` by the database's clock; a run's id, token and attempt."""
+
+    request: ClaimRequest
+    run_id: UUID
+    lease_token: UUID
+    issue: Issue
+    now: datetime
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A step that the run touched."""
+
+    number: int
+    type: str
+    status: StepStatus
+    error_message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ends: everything that is written with its terminal status. ``facts`` is a merge patch."""
+
+    status: RunStatus
+    loop_status: LoopStatus
+    message: str
+    loop_version: str | None = None
+    step: int | None = None
+    state_after: str | None = None
+    facts: Json | None = None
+    blocker_code: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    next_step: NextStep | None = None
+    steps: tuple[StepRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A run as it stands in the ledger. ``by_this_call`` is false where somebody else had ended it."""
+
+    run: Run
+    steps: tuple[RunStep, ...]
+    by_this_call: bool
+
+
+class Ledger:
+    """Claims issues for runs, and ends runs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(self, request: ClaimRequest) -> Claim:
+        """Claim the issue for one run.
+
+        Raises IssueNotFoundError, LoopConflictError (another run owns the issue), PreconditionFailedError (If-Match),
+        UnavailableError (database, or its schema).
+        """
+        run_id, lease_token = new_run_id(), uuid4()
+        answer = self._database.call("loop_claim", _given({
+            "runId": str(run_id),
+            "issueId": request.issue_id,
+            "actor": request.actor,
+            "principal": request.principal,
+            "requestId": str(request.request_id),
+            "mode": request.mode,
+            "leaseToken": str(lease_token),
+            "leaseMs": request.lease_ms,
+            "ifMatch": None if request.if_match is None else sorted(request.if_match),
+            "lambdaRequestId": request.lambda_request_id,
+            "logStream": request.log_stream,
+        }))  # fmt: skip
+        check_schema(cast("Json", answer["schema"]))
+        now = _INSTANT.validate_python(answer["now"])
+        match answer["outcome"]:
+            case "issueNotFound":
+                raise IssueNotFoundError.of(request.issue_id)
+            case "conflict":
+                raise conflict(Run.model_validate(answer["run"]), now)
+            case "stale":
+                raise stale(Issue.model_validate(answer["issue"]))
+        attempt = cast("dict[str, Any]", answer.get("run", {})).get("attempt", 1)
+        return Claim(request, run_id, lease_token, Issue.model_validate(answer["issue"]), now, attempt)
+
+    def finish(self, claim: Claim, outcome: Outcome) -> Recorded:
+        """End the claimed run: its record, its steps, the issue's state and facts and the events, all or nothing."""
+        request: dict[str, Any] = {
+            "runId": str(claim.run_id),
+            "issueId": claim.issue.id,
+            "status": outcome.status,
+            "loopStatus": outcome.loop_status,
+            "message": outcome.message,
+            "loopVersion": outcome.loop_version,
+            "step": outcome.step,
+            "blockerCode": outcome.blocker_code,
+            "nextStep": outcome.next_step and outcome.next_step.model_dump(exclude_none=True),
+        }
+        if claim.request.mode is RunMode.DRY_RUN:
+            answer = self._database.call("loop_record_dry_run", _given(request | {
+                "actor": claim.request.actor,
+                "principal": claim.request.principal,
+                "requestId": str(claim.request.request_id),
+                "startedAt": claim.now.isoformat(),
+                "loopName": claim.issue.loop_name,
+                "stateBefore": claim.issue.state,
+                "issueVersion": claim.issue.version,
+                "lambdaRequestId": claim.request.lambda_request_id,
+                "logStream": claim.request.log_stream,
+            }))  # fmt: skip
+        else:
+            answer = self._database.call("loop_finish", _given(request | {
+                "leaseToken": str(claim.lease_token),
+                "stateAfter": outcome.state_after,
+                "facts": outcome.facts or None,
+                "errorCode": outcome.error_code,
+                "errorMessage": outcome.error_message,
+                "steps": [
+                    _given({
+                        "stepNumber": step.number,
+                        "stepType": step.type,
+                        "status": step.status,
+                        "errorMessage": step.error_message,
+                    })
+                    for step in outcome.steps
+                ],
+            }))  # fmt: skip
+        steps = tuple(RunStep.model_validate(step) for step in cast("list[Json]", answer["steps"]))
+        return Recorded(Run.model_validate(answer["run"]), steps, by_this_call=bool(answer["recorded"]))
+
+
+def conflict(run: Run, now: datetime) -> LoopConflictError:
+    """The error that names the holder, and when to come back at the latest."""
+    until = run.lease_expires_at or now
+    key = "startBy" if run.status is RunStatus.PENDING else "leaseExpiresAt"
+    instant = _INSTANT.dump_python(until, mode="json")
+    return LoopConflictError(
+        f"run {run.id} of {run.actor} owns issue {run.issue_id} until it ends, at the latest until {instant}; "
+        "try again then",
+        details={"runId": str(run.id), "actor": run.actor, key: instant},
+        headers={"retry-after": str(min(5, max(1, math.ceil((until - now).total_seconds()))))},
+    )
+
+
+def stale(issue: Issue) -> PreconditionFailedError:
+    """The error that names the version there is."""
+    return PreconditionFailedError(
+        f"issue {issue.id} is at version {issue.version}: read it again and decide again",
+        details={"version": issue.version},
+    )
+
+
+def _given(request: Mapping[str, object]) -> dict[str, object]:
+    """Only what has a value: an absent key is null in SQL, and costs nothing."""
+    return {key: value for key, value in request.items() if value is not None}

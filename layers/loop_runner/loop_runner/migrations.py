@@ -1,0 +1,247 @@
+"""Owns the schema's history: which migration files there are, which are applied, and applying the rest.
+
+Numbered files are applied once, in order, each in a transaction of its own; the files in functions/ are applied again
+whenever their content changed. The ledger, schema_migrations, keeps the SHA-256 of each. Whatever does not fit together
+(an edited file, a gap, a file older than the newest applied one) is refused by name, before anything is changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, cast
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.rows import dict_row
+
+from loop_runner.errors import MigrationError
+from loop_runner.observability import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from psycopg import Connection
+    from psycopg.rows import DictRow
+
+NO_TRANSACTION: Final = "-- migrate: no-transaction"
+"""First line of a file that cannot run in a transaction. It must hold one statement and be repeatable."""
+
+LOCK_KEY: Final = 0x6C6F6F70  # "loop"
+LOCK_TIMEOUT_SECONDS: Final = 60
+
+_NUMBERED: Final = re.compile(r"(\d{3})_[a-z0-9_]+\.sql")
+_FUNCTION: Final = re.compile(r"[a-z][a-z0-9_]*\.sql")
+_TRANSACTION_CONTROL: Final = re.compile(
+    r"^\s*(BEGIN|COMMIT|ROLLBACK|START\s+TRANSACTION)\s*;", re.IGNORECASE | re.MULTILINE
+)
+
+_LEDGER: Final = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    file_name   text        PRIMARY KEY,
+    sha256      text        NOT NULL,
+    applied_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    duration_ms bigint      NOT NULL CHECK (duration_ms >= 0)
+);
+COMMENT ON TABLE schema_migrations IS 'Migration files that were applied, and their content then';
+"""
+
+_RECORD: Final = """
+INSERT INTO schema_migrations (file_name, sha256, duration_ms)
+VALUES (%(file_name)s, %(sha256)s, %(duration_ms)s)
+ON CONFLICT (file_name) DO UPDATE
+SET sha256 = excluded.sha256, duration_ms = excluded.duration_ms, applied_at = clock_timestamp()
+"""
+
+_INVALID_INDEXES: Final = """
+SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name
+FROM pg_index AS x
+JOIN pg_class AS c ON c.oid = x.indexrelid
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE NOT x.indisvalid
+"""
+
+
+class State(StrEnum):
+    """How a file stands against the ledger."""
+
+    APPLIED = "applied"
+    PENDING = "pending"
+    CHANGED = "changed"  # a function whose content is new: applied again
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationFile:
+    """A file; ``number`` is None for a function. ``name`` is its path below the migrations folder."""
+
+    name: str
+    number: int | None
+    sql: str
+    sha256: str
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the file is applied in a transaction."""
+        return not self.sql.startswith(NO_TRANSACTION)
+
+
+def read_folder(folder: Path) -> list[MigrationFile]:
+    """The files in the order in which they are applied. MigrationError names what does not fit."""
+    files = [_read(path, folder, _NUMBERED) for path in sorted(folder.glob("*.sql"))]
+    functions = [_read(path, folder, _FUNCTION) for path in sorted(folder.glob("functions/*.sql"))]
+    if not files:
+        raise MigrationError(f"there are no migrations in {folder}: MIGRATIONS_DIR names the folder")
+    for before, after in pairwise(files):
+        if after.number == before.number:
+            raise MigrationError(f"{after.name}: has the number of {before.name}")
+        if cast("int", after.number) != cast("int", before.number) + 1:
+            raise MigrationError(f"{after.name}: comes after {before.name}, there is a gap")
+    return files + functions
+
+
+def plan(url: str, folder: Path) -> dict[str, State]:
+    """How each file stands, in the order in which they are applied. Changes nothing. Raises MigrationError."""
+    files = read_folder(folder)
+    with _connect(url) as connection:
+        return _compare(files, _applied(connection))
+
+
+def apply(url: str, folder: Path, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> list[str]:
+    """Apply what is pending and return the names. One caller at a time: others wait, then find nothing to do.
+
+    Raises MigrationError: a file was refused or failed (it left no trace), or the lock was not to be had in time.
+    """
+    files = read_folder(folder)
+    with _connect(url) as connection, _lock(connection, lock_timeout_seconds):
+        connection.execute(_LEDGER)
+        states = _compare(files, _applied(connection))
+        pending = [file for file in files if states[file.name] is not State.APPLIED]
+        for file in pending:
+            _apply(connection, file)
+    return [file.name for file in pending]
+
+
+def verify(url: str, folder: Path) -> list[str]:
+    """What keeps the database from being at this release, as sentences; empty when it is."""
+    try:
+        states = plan(url, folder)
+    except MigrationError as error:
+        return [error.message]
+    return [f"{name}: is {state}" for name, state in states.items() if state is not State.APPLIED]
+
+
+def _read(path: Path, folder: Path, pattern: re.Pattern[str]) -> MigrationFile:
+    name = path.relative_to(folder).as_posix()
+    match = pattern.fullmatch(path.name)
+    if not match:
+        raise MigrationError(f"{name}: is no name for a migration, use 087_what_it_does.sql or functions/loop_name.sql")
+    content = path.read_bytes()
+    try:
+        sql = content.decode()
+    except UnicodeDecodeError:
+        raise MigrationError(f"{name}: is not UTF-8") from None
+    if control := _TRANSACTION_CONTROL.search(sql):
+        raise MigrationError(f"{name}: has {control[0].strip()} in it; each file runs in a transaction of the runner's")
+    number = int(match[1]) if match.groups() else None
+    return MigrationFile(name, number, sql, hashlib.sha256(content).hexdigest())
+
+
+def _compare(files: list[MigrationFile], applied: Mapping[str, str]) -> dict[str, State]:
+    names = {file.name for file in files}
+    if missing := sorted(name for name in applied if _NUMBERED.fullmatch(name) and name not in names):
+        raise MigrationError(
+            f"{missing[-1]}: is applied, but this release does not have it; deploy the release that does"
+        )
+    newest = max((name for name in applied if _NUMBERED.fullmatch(name)), default="")
+    states: dict[str, State] = {}
+    for file in files:
+        sha256 = applied.get(file.name)
+        if sha256 == file.sha256:
+            states[file.name] = State.APPLIED
+        elif file.number is None:
+            states[file.name] = State.CHANGED if sha256 else State.PENDING
+        elif sha256:
+            raise MigrationError(f"{file.name}: was edited after it was applied; restore it and write a new migration")
+        elif file.name < newest:
+            raise MigrationError(f"{file.name}: is older than {newest}, which is applied; give it the next number")
+        else:
+            states[file.name] = State.PENDING
+    return states
+
+
+def _applied(connection: Connection[DictRow]) -> dict[str, str]:
+    if connection.execute("SELECT to_regclass('schema_migrations') AS ledger").fetchone() == {"ledger": None}:
+        return {}
+    return {row["file_name"]: row["sha256"] for row in connection.execute("SELECT * FROM schema_migrations")}
+
+
+def _apply(connection: Connection[DictRow], file: MigrationFile) -> None:
+    started = time.monotonic()
+    logger.info("applying", extra={"file": file.name})
+    try:
+        if file.in_transaction:
+            with connection.transaction():
+                connection.execute(file.sql)
+                _record(connection, file, started)
+        else:
+            with _without_invalid_indexes(connection):
+                connection.execute(file.sql)
+            _record(connection, file, started)
+    except psycopg.Error as error:
+        logger.exception("a migration failed", extra={"file": file.name})
+        where = f" at character {error.diag.statement_position}" if error.diag.statement_position else ""
+        raise MigrationError(
+            f"{file.name}: {error.diag.message_primary or error}{where}; nothing of it was applied"
+        ) from error
+
+
+def _record(connection: Connection[DictRow], file: MigrationFile, started: float) -> None:
+    duration_ms = int((time.monotonic() - started) * 1000)
+    connection.execute(_RECORD, {"file_name": file.name, "sha256": file.sha256, "duration_ms": duration_ms})
+
+
+@contextmanager
+def _without_invalid_indexes(connection: Connection[DictRow]) -> Iterator[None]:
+    """CREATE INDEX CONCURRENTLY leaves an invalid index when it fails: drop the ones that were not there before."""
+    before = {row["oid"] for row in connection.execute(_INVALID_INDEXES)}
+    try:
+        yield
+    except psycopg.Error:
+        for row in connection.execute(_INVALID_INDEXES).fetchall():
+            if row["oid"] not in before:
+                connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {row['name']}")
+        raise
+
+
+@contextmanager
+def _connect(url: str) -> Iterator[Connection[DictRow]]:
+    try:
+        connection = psycopg.connect(url, autocommit=True, row_factory=dict_row, connect_timeout=10)
+    except psycopg.OperationalError as error:
+        raise MigrationError(f"the database cannot be reached: {error}") from error
+    with connection:
+        yield connection
+
+
+@contextmanager
+def _lock(connection: Connection[DictRow], timeout_seconds: float) -> Iterator[None]:
+    """Hold the session's advisory lock; without it nothing goes on. Ends with the session, whatever happens."""
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{int(timeout_seconds * 1000)}ms"])
+    try:
+        connection.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
+    except pg.LockNotAvailable:
+        raise MigrationError(
+            f"another migration has run for more than {timeout_seconds:g} s (advisory lock {LOCK_KEY}); "
+            "nothing was applied: wait until it ends and apply again"
+        ) from None
+    connection.execute("SELECT set_config('lock_timeout', '0', false)")
+    try:
+        yield
+    finally:
+        connection.execute("SELECT pg_advisory_unlock(%s)", [LOCK_KEY])

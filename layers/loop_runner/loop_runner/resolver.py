@@ -1,0 +1,147 @@
+"""Owns the decision what to do next with an issue: pure, total, deterministic; it never raises."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loop_runner.models import LoopStatus, NextStep
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from loop_runner.conditions import Gate
+    from loop_runner.loops import Loop, Step
+    from loop_runner.models import Issue
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """Why nothing can run. The message ends with the call that clears it."""
+
+    code: str
+    message: str
+    fact: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """This step can run, after those that are skipped on the way to it."""
+
+    step: Step
+    skipped: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Nothing can run; the first of the ``blockers`` is the run's. ``step`` is what waits, where it is known."""
+
+    blockers: tuple[Blocker, ...]
+    step: Step | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Nothing is left to run: the issue is in a final state, or comes to it when the steps are skipped."""
+
+    state: str
+    loop_status: LoopStatus
+    skipped: tuple[Step, ...] = ()
+
+
+Resolution = Ready | Blocked | Ended
+
+
+def resolve_next_step(loop: Loop | None, issue: Issue, now: datetime) -> Resolution:
+    """What the next run of the issue does. ``now`` is the database's clock, aware."""
+    if issue.hold is not None:
+        return Blocked((_on_hold(issue),), _next_step_of(loop, issue, now))
+    if loop is None:
+        return Blocked((_unknown_loop(issue),))
+    if issue.state not in loop.states:
+        return Blocked((_unknown_state(loop, issue),))
+    return _walk(loop, issue, now)
+
+
+def next_step_after(loop: Loop | None, issue: Issue, now: datetime) -> NextStep | None:
+    """The step that the next run would execute once its gates hold; None where there is none."""
+    step = _next_step_of(loop, issue, now)
+    return next_step(step) if step else None
+
+
+def next_step(step: Step) -> NextStep:
+    """The step as answers name it."""
+    return NextStep(step_number=step.number, step_type=step.type, estimated_duration_ms=step.estimated_duration_ms)
+
+
+def _next_step_of(loop: Loop | None, issue: Issue, now: datetime) -> Step | None:
+    if loop is None or issue.state not in loop.states:
+        return None
+    resolution = _walk(loop, issue, now)
+    return None if isinstance(resolution, Ended) else resolution.step
+
+
+def _walk(loop: Loop, issue: Issue, now: datetime) -> Resolution:
+    skipped: list[Step] = []
+    state = issue.state
+    while (step := loop.step_leaving(state)) is not None:  # ends: a loop has no cycle of skipped steps
+        if step.skip_if and all(condition.holds(issue.facts, now) for condition in step.skip_if):
+            skipped.append(step)
+            state = step.to
+            continue
+        if unmet := [gate for gate in step.require if not gate.holds(issue.facts, now)]:
+            return Blocked(tuple(_unmet(gate, issue, now) for gate in unmet), step)
+        return Ready(step, tuple(skipped))
+    ended = LoopStatus.COMPLETED if state in loop.completed_states else LoopStatus.FAILED
+    return Ended(state, ended, tuple(skipped))
+
+
+def _unmet(gate: Gate, issue: Issue, now: datetime) -> Blocker:
+    patch = json.dumps(gate.satisfying_patch(issue.facts, now), ensure_ascii=False, separators=(",", ":"))
+    reason = gate.message or f"the fact {gate.fact} {_wanted(gate)}"
+    return Blocker(
+        gate.blocker, f"{reason.rstrip('.')}. To go on: PATCH /api/loop/issues/{issue.id} {patch}", gate.fact
+    )
+
+
+def _wanted(gate: Gate) -> str:
+    if gate.is_ is not None:
+        wanted = f"must be {json.dumps(gate.is_)}"
+    elif gate.in_ is not None:
+        wanted = f"must be one of {', '.join(json.dumps(item) for item in gate.in_)}"
+    elif gate.same_as is not None:
+        wanted = f"must be present and the same as {gate.same_as}"
+    elif gate.max_age_seconds is not None:
+        wanted = f"must be a time with a zone, at most {gate.max_age_seconds} s old"
+    elif gate.min is not None or gate.max is not None:
+        bounds = [f"at least {gate.min}"] * (gate.min is not None) + [f"at most {gate.max}"] * (gate.max is not None)
+        wanted = f"must be a number, {' and '.join(bounds)}"
+    else:
+        wanted = "is missing or empty"
+    return wanted
+
+
+def _on_hold(issue: Issue) -> Blocker:
+    hold = issue.hold or {}
+    return Blocker(
+        "ON_HOLD",
+        f"{hold.get('by')} holds the issue since {hold.get('since')}: {hold.get('reason')}. "
+        f'To go on: POST /api/loop/issues/{issue.id}/resume {{"reason":"<reason>"}}',
+    )
+
+
+def _unknown_loop(issue: Issue) -> Blocker:
+    return Blocker(
+        "UNKNOWN_LOOP",
+        f"the loop {issue.loop_name} is not deployed. To go on: deploy loops/{issue.loop_name}.toml, then "
+        f"POST /api/loop/issues/{issue.id}/run-next-step {{}}",
+    )
+
+
+def _unknown_state(loop: Loop, issue: Issue) -> Blocker:
+    return Blocker(
+        "UNKNOWN_STATE",
+        f"the loop {loop.name} does not know the state {issue.state}, it has {', '.join(sorted(loop.states))}. "
+        f'To go on: POST /api/loop/issues/{issue.id}/state {{"state":"{loop.initial_state}","reason":"<reason>"}}',
+    )

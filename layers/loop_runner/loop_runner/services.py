@@ -1,0 +1,56 @@
+"""Owns what a function works with: made from the settings, once per process, each part when it is first used."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Self
+
+from loop_runner.database import Database
+from loop_runner.history import History
+from loop_runner.issues import Issues
+from loop_runner.ledger import Ledger
+from loop_runner.loops import LoopCatalog
+from loop_runner.run_store import RunStore
+from loop_runner.settings import Settings
+
+
+class Services:
+    """The parts that routes call, on one database connection."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """From the function's environment; ConfigurationError names a variable that is missing."""
+        return cls(Settings.from_environment())
+
+    @cached_property
+    def database(self) -> Database:
+        """The one connection."""
+        return Database(self.settings.database_url)
+
+    @cached_property
+    def loops(self) -> LoopCatalog:
+        """The loops of this deployment."""
+        return LoopCatalog(self.settings.loops_dir)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Claims and finishes."""
+        return Ledger(self.database)
+
+    @cached_property
+    def runs(self) -> RunStore:
+        """Runs and steps."""
+        return RunStore(self.database)
+
+    @cached_property
+    def issues(self) -> Issues:
+        """Issues."""
+        return Issues(self.database)
+
+    @cached_property
+    def history(self) -> History:
+        """The timeline."""
+        return History(self.database)

@@ -1,0 +1,50 @@
+"""Owns what a deployment decides: read once, lazily, from the environment that template.yaml gives, and passed down."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from loop_runner.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CODE_VERSION: Final = 1
+"""Grows when the code needs a schema to know; the schema's minimumCode refuses older code."""
+
+REQUIRED_SCHEMA: Final = 86
+"""The newest migration that this code relies on."""
+
+LEASE_GRACE_MS: Final = 5_000
+"""A lease outlives its invocation by this much, so that no takeover meets a process that still lives."""
+
+MAX_BODY_BYTES: Final = 64 * 1024
+MAX_FACTS_BYTES: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says. ``database_url`` is a libpq URI."""
+
+    database_url: str
+    loops_dir: Path
+    migrations_dir: Path
+    actor_delegates: frozenset[str] = frozenset()
+    trust_actor_header: bool = False
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Read the settings; ConfigurationError names a variable that is missing."""
+        url = environment.get("DATABASE_URL", "")
+        if not url:
+            raise ConfigurationError("DATABASE_URL is not set: give the function the database's libpq URI")
+        return cls(
+            database_url=url,
+            loops_dir=Path(environment.get("LOOPS_DIR", "/opt/loops")),
+            migrations_dir=Path(environment.get("MIGRATIONS_DIR", "/opt/migrations")),
+            actor_delegates=frozenset(filter(None, map(str.strip, environment.get("ACTOR_DELEGATES", "").split(",")))),
+            trust_actor_header=environment.get("TRUST_ACTOR_HEADER", "").lower() in {"1", "true"},
+        )
