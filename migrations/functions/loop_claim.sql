@@ -1,10 +1,10 @@
--- Claims an issue for one run. Decides, under the issue's lock and in this order: unknown issue, live run (an expired
--- one is taken over), If-Match. A dry run reads only. The run id is the caller's: the same claim again, after a lost
--- acknowledgement, finds its own run and is answered as the first time.
+-- Claims an issue for one run. Decides, in this order: whether code and schema fit; then, under the issue's lock,
+-- unknown issue, live run (an expired one is taken over), If-Match. A dry run reads only. The run id is the caller's:
+-- the same claim again, after a lost acknowledgement, finds its own run and is answered as the first time.
 --
--- request: runId, issueId, actor, requestId, mode, leaseToken, leaseMs; optional principal, ifMatch [versions],
---          lambdaRequestId, logStream
--- answer:  outcome claimed {issue, run?} | issueNotFound | conflict {run} | stale {issue}; always now, schema
+-- request: codeVersion, requiredSchema, runId, issueId, actor, requestId, mode, leaseToken, leaseMs;
+--          optional principal, ifMatch [versions], lambdaRequestId, logStream
+-- answer:  outcome claimed {issue, now, run?} | schemaTooOld | codeTooOld | issueNotFound | conflict {run, now} | stale {issue}
 CREATE OR REPLACE FUNCTION loop_claim(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -15,18 +15,22 @@ DECLARE
     v_attempt  integer := 1;
     v_retry_of uuid;
     v_now      timestamptz;
-    v_answer   jsonb;
+    v_schema   jsonb := loop_schema();
 BEGIN
+    IF (request ->> 'requiredSchema')::integer > (v_schema ->> 'version')::integer THEN
+        RETURN jsonb_build_object('outcome', 'schemaTooOld');
+    ELSIF (request ->> 'codeVersion')::integer < (v_schema ->> 'minimumCode')::integer THEN
+        RETURN jsonb_build_object('outcome', 'codeTooOld');
+    END IF;
+
     IF request ->> 'mode' = 'dryRun' THEN
         SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId';
     ELSE
         SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId' FOR NO KEY UPDATE;
     END IF;
     v_now := clock_timestamp();
-    v_answer := jsonb_build_object('now', v_now, 'schema', loop_schema());
-
     IF v_issue.id IS NULL THEN
-        RETURN v_answer || jsonb_build_object('outcome', 'issueNotFound');
+        RETURN jsonb_build_object('outcome', 'issueNotFound');
     END IF;
 
     IF request ->> 'mode' = 'execute' THEN
@@ -35,18 +39,19 @@ BEGIN
         WHERE issue_id = v_issue.id AND mode = 'execute' AND status IN ('pending', 'running');
 
         IF v_run.id = v_run_id THEN
-            RETURN v_answer || jsonb_build_object('outcome', 'claimed', 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run));
+            RETURN jsonb_build_object(
+                'outcome', 'claimed', 'now', v_now, 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run));
         ELSIF v_run.lease_expires_at > v_now THEN
-            RETURN v_answer || jsonb_build_object('outcome', 'conflict', 'run', to_jsonb(v_run));
+            RETURN jsonb_build_object('outcome', 'conflict', 'now', v_now, 'run', to_jsonb(v_run));
         END IF;
     END IF;
 
     IF request ? 'ifMatch' AND NOT request -> 'ifMatch' @> to_jsonb(v_issue.version) THEN
-        RETURN v_answer || jsonb_build_object('outcome', 'stale', 'issue', to_jsonb(v_issue));
+        RETURN jsonb_build_object('outcome', 'stale', 'issue', to_jsonb(v_issue));
     END IF;
 
     IF request ->> 'mode' = 'dryRun' THEN
-        RETURN v_answer || jsonb_build_object('outcome', 'claimed', 'issue', to_jsonb(v_issue));
+        RETURN jsonb_build_object('outcome', 'claimed', 'now', v_now, 'issue', to_jsonb(v_issue));
     END IF;
 
     IF v_run.id IS NOT NULL THEN
@@ -78,6 +83,6 @@ BEGIN
     VALUES (v_issue.id, v_run_id, 'loop_run_started',
             jsonb_build_object('actor', v_run.actor, 'attempt', v_attempt, 'state', v_issue.state), v_now);
 
-    RETURN v_answer || jsonb_build_object('outcome', 'claimed', 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run));
+    RETURN jsonb_build_object('outcome', 'claimed', 'now', v_now, 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run));
 END
 $$;

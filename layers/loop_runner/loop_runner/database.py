@@ -11,7 +11,6 @@ from psycopg.types.json import Jsonb
 
 from loop_runner.errors import UnavailableError
 from loop_runner.observability import logger
-from loop_runner.settings import CODE_VERSION, REQUIRED_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_SECONDS: Final = 5
 
-_SCHEMA_TOO_OLD: Final = (
+SCHEMA_TOO_OLD: Final = (
     'the database schema is older than this release: invoke the migrate function with {"action":"apply"}'
 )
 _SCHEMA_ERRORS: Final = (pg.UndefinedFunction, pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName)
@@ -96,13 +95,5 @@ def raise_unavailable(error: psycopg.Error) -> None:
         return
     logger.warning("the database cannot serve", extra={"error": type(error).__name__, "sqlstate": error.sqlstate})
     if isinstance(error, _SCHEMA_ERRORS):
-        raise UnavailableError(_SCHEMA_TOO_OLD) from error
+        raise UnavailableError(SCHEMA_TOO_OLD) from error
     raise UnavailableError(headers={"retry-after": "1"}) from error
-
-
-def check_schema(schema: Mapping[str, object]) -> None:
-    """Compare what ``loop_schema()`` says with this code; UnavailableError says which of them to bring up to date."""
-    if cast("int", schema["version"]) < REQUIRED_SCHEMA:
-        raise UnavailableError(_SCHEMA_TOO_OLD)
-    if cast("int", schema["minimumCode"]) > CODE_VERSION:
-        raise UnavailableError("the database schema needs a newer release of the functions: deploy it")

@@ -135,6 +135,13 @@ class PreconditionFailedError(LoopError):
     code = "PRECONDITION_FAILED"
     status = 412
 
+    @classmethod
+    def of(cls, issue_id: str, version: int) -> PreconditionFailedError:
+        """The error that names the version there is."""
+        return cls(
+            f"issue {issue_id} is at version {version}: read it again and decide again", details={"version": version}
+        )
+
 
 class PayloadTooLargeError(LoopError):
     """The request is larger than the contract allows."""

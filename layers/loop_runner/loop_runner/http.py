@@ -1,7 +1,7 @@
 """Owns HTTP: API Gateway events (payload 2.0) in, answers and the error envelope out. One mapping of errors, here.
 
 Routes are matched here rather than by Powertools' resolver: its import costs as much as the rest of the handler, and it
-knows no 405, no error before its handlers for undecodable bodies and no path with a '#' (docs/adr/0003).
+knows no 405, no error before its handlers for undecodable bodies and no path with a '#' (docs/adr/0002).
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from loop_runner.errors import IssueExistsError, IssueNotFoundError, PayloadTooLargeError
-from loop_runner.ledger import stale
+from loop_runner.errors import IssueExistsError, IssueNotFoundError, PayloadTooLargeError, PreconditionFailedError
 from loop_runner.models import Issue, Run
 from loop_runner.settings import MAX_FACTS_BYTES
 
@@ -87,7 +86,7 @@ class Issues:
             case "issueNotFound":
                 raise IssueNotFoundError.of(issue_id)
             case "stale":
-                raise stale(Issue.model_validate(answer["issue"]))
+                raise PreconditionFailedError.of(issue_id, Issue.model_validate(answer["issue"]).version)
             case "tooLarge":
                 raise PayloadTooLargeError(
                     f"the facts of issue {issue_id} would have {answer['bytes']} bytes, {MAX_FACTS_BYTES} is the most: "

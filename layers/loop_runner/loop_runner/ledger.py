@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 
 from pydantic import TypeAdapter
 
-from loop_runner.database import check_schema
-from loop_runner.errors import IssueNotFoundError, LoopConflictError, PreconditionFailedError
+from loop_runner.database import SCHEMA_TOO_OLD
+from loop_runner.errors import IssueNotFoundError, LoopConflictError, PreconditionFailedError, UnavailableError
 from loop_runner.models import (
     Instant,
     Issue,
@@ -26,6 +26,7 @@ from loop_runner.models import (
     StepStatus,
     new_run_id,
 )
+from loop_runner.settings import CODE_VERSION, REQUIRED_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,6 +116,8 @@ class Ledger:
         """
         run_id, lease_token = new_run_id(), uuid4()
         answer = self._database.call("loop_claim", _given({
+            "codeVersion": CODE_VERSION,
+            "requiredSchema": REQUIRED_SCHEMA,
             "runId": str(run_id),
             "issueId": request.issue_id,
             "actor": request.actor,
@@ -127,16 +130,19 @@ class Ledger:
             "lambdaRequestId": request.lambda_request_id,
             "logStream": request.log_stream,
         }))  # fmt: skip
-        check_schema(cast("Json", answer["schema"]))
-        now = _INSTANT.validate_python(answer["now"])
         match answer["outcome"]:
+            case "schemaTooOld":
+                raise UnavailableError(SCHEMA_TOO_OLD)
+            case "codeTooOld":
+                raise UnavailableError("the database schema needs a newer release of the functions: deploy it")
             case "issueNotFound":
                 raise IssueNotFoundError.of(request.issue_id)
             case "conflict":
-                raise conflict(Run.model_validate(answer["run"]), now)
+                raise conflict(Run.model_validate(answer["run"]), _INSTANT.validate_python(answer["now"]))
             case "stale":
-                raise stale(Issue.model_validate(answer["issue"]))
+                raise PreconditionFailedError.of(request.issue_id, Issue.model_validate(answer["issue"]).version)
         attempt = cast("dict[str, Any]", answer.get("run", {})).get("attempt", 1)
+        now = _INSTANT.validate_python(answer["now"])
         return Claim(request, run_id, lease_token, Issue.model_validate(answer["issue"]), now, attempt)
 
     def finish(self, claim: Claim, outcome: Outcome) -> Recorded:
@@ -195,14 +201,6 @@ def conflict(run: Run, now: datetime) -> LoopConflictError:
         "try again then",
         details={"runId": str(run.id), "actor": run.actor, key: instant},
         headers={"retry-after": str(min(5, max(1, math.ceil((until - now).total_seconds()))))},
-    )
-
-
-def stale(issue: Issue) -> PreconditionFailedError:
-    """The error that names the version there is."""
-    return PreconditionFailedError(
-        f"issue {issue.id} is at version {issue.version}: read it again and decide again",
-        details={"version": issue.version},
     )
 
 

@@ -35,6 +35,8 @@ NO_TRANSACTION: Final = "-- migrate: no-transaction"
 
 LOCK_KEY: Final = 0x6C6F6F70  # "loop"
 LOCK_TIMEOUT_SECONDS: Final = 60
+DDL_LOCK_TIMEOUT: Final = "10s"
+"""A file that cannot have a table's lock by then fails, rather than make every caller of the table wait behind it."""
 
 _NUMBERED: Final = re.compile(r"(\d{3})_[a-z0-9_]+\.sql")
 _FUNCTION: Final = re.compile(r"[a-z][a-z0-9_]*\.sql")
@@ -240,7 +242,7 @@ def _lock(connection: Connection[DictRow], timeout_seconds: float) -> Iterator[N
             f"another migration has run for more than {timeout_seconds:g} s (advisory lock {LOCK_KEY}); "
             "nothing was applied: wait until it ends and apply again"
         ) from None
-    connection.execute("SELECT set_config('lock_timeout', '0', false)")
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", [DDL_LOCK_TIMEOUT])
     try:
         yield
     finally:
