@@ -1,0 +1,91 @@
+# Everything starts from nothing but Python >= 3.11 and make. `make help` lists the commands.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+SAM := .venv-sam/bin
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## list the commands
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# ---------------------------------------------------------------------------------------------- environment
+$(BIN)/python:
+	@python=$${PYTHON:-$$(tools/find-python)} || exit 1; \
+	echo "==> environment in $(VENV) with $$($$python --version)"; \
+	$$python -m venv $(VENV)
+
+$(VENV)/.local: requirements/local.txt pyproject.toml | $(BIN)/python
+	@echo "==> installing what the local stack needs (once, about half a minute)"
+	@$(PIP_INSTALL) --require-hashes -r requirements/local.txt
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.local
+	@echo "==> installing what tests and checks need (once, about half a minute)"
+	@$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(SAM)/.installed: requirements/sam.txt | $(BIN)/python
+	@echo "==> installing the SAM command line into .venv-sam (once, about a minute)"
+	@$(BIN)/python -m venv .venv-sam
+	@$(SAM)/python -m pip install --quiet --no-input --require-hashes -r requirements/sam.txt
+	@touch $@
+
+# ------------------------------------------------------------------------------------------------------ local
+.PHONY: demo
+demo: $(VENV)/.local ## see it work: a run with its rows, then one that is killed and recovered
+	@$(BIN)/python -m tools.local demo
+
+.PHONY: dev
+dev: $(VENV)/.local ## the whole system on http://127.0.0.1:3000 (PORT, DATABASE_URL, LOOPS_DIR, TRUST_ACTOR_HEADER)
+	@exec $(BIN)/python -m tools.local dev
+
+.PHONY: sql
+sql: $(VENV)/.local ## a psql prompt on the rows of the running `make dev`
+	@exec $(BIN)/python -m tools.local sql
+
+# ------------------------------------------------------------------------------------------------ tests, checks
+.PHONY: test
+test: $(VENV)/.dev ## every test that needs neither Docker nor AWS (TEST_DATABASE_URL: on another PostgreSQL)
+	@rm -f .coverage .coverage.*
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --cov --cov-report= $(ARGS)
+	$(BIN)/coverage report --include='*/loop_runner/run_store.py' --show-missing --fail-under=100
+
+.PHONY: check
+check: $(VENV)/.dev $(SAM)/.installed ## formatting, lint, types, direction of imports, template, migrations
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/squawk migrations/*.sql migrations/functions/*.sql
+	$(SAM)/cfn-lint template.yaml
+
+.PHONY: lock
+lock: $(VENV)/.local ## pin the newest dependencies that pyproject.toml allows, with their hashes
+	@$(PIP_INSTALL) uv
+	tools/lock
+
+.PHONY: clean
+clean: ## remove environments, builds and caches; the data in .local stays
+	rm -rf $(VENV) .venv-sam .aws-sam .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# ------------------------------------------------------------------------------------------------------ build
+# `sam build` calls this for the layer. Without the newer platform tag pip would quietly take an older psycopg.
+ARCH ?= arm64
+MACHINE = $(if $(filter arm64,$(ARCH)),aarch64,x86_64)
+
+.PHONY: build-LoopRunnerLayer
+build-LoopRunnerLayer:
+	python3.13 -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-compile \
+		--implementation cp --python-version 3.13 \
+		--platform manylinux_2_28_$(MACHINE) --platform manylinux2014_$(MACHINE) \
+		--target "$(ARTIFACTS_DIR)/python" --requirement layers/loop_runner/requirements.txt
+	cp -R layers/loop_runner/loop_runner "$(ARTIFACTS_DIR)/python/"
+	cp -R loops migrations "$(ARTIFACTS_DIR)/"
+	find "$(ARTIFACTS_DIR)" -name __pycache__ -prune -exec rm -r {} +
+	python3.13 -m compileall -q --invalidation-mode unchecked-hash "$(ARTIFACTS_DIR)/python"
