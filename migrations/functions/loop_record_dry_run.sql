@@ -1,7 +1,8 @@
 -- Records a dry run: its terminal row and nothing else. started_at is what the claim read from this database's clock.
 --
--- request: runId, issueId, actor, requestId, startedAt, status (completed, blocked), loopStatus, message, loopName,
---          stateBefore, issueVersion; optional principal, loopVersion, step, blockerCode, nextStep, lambdaRequestId, logStream
+-- request: runId, issueId, actor, requestId, startedAt, status (completed, blocked, failed), loopStatus, message,
+--          loopName, stateBefore, issueVersion; optional principal, loopVersion, step, blockerCode, errorCode,
+--          errorMessage, nextStep, lambdaRequestId, logStream
 -- answer:  recorded, run, steps (none)
 CREATE OR REPLACE FUNCTION loop_record_dry_run(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
@@ -12,14 +13,15 @@ DECLARE
 BEGIN
     INSERT INTO loop_runs (
         id, issue_id, actor, principal, request_id, mode, status, created_at, started_at, completed_at, duration_ms,
-        loop_name, loop_version, step, state_before, state_after, issue_version, blocker_code, loop_status, next_step,
-        message, lambda_request_id, log_stream
+        loop_name, loop_version, step, state_before, state_after, issue_version, blocker_code, error_code,
+        error_message, loop_status, next_step, message, lambda_request_id, log_stream
     ) VALUES (
         (request ->> 'runId')::uuid, request ->> 'issueId', request ->> 'actor', request ->> 'principal',
         request ->> 'requestId', 'dryRun', request ->> 'status', v_started, v_started, v_now,
         loop_duration_ms(v_started, v_now),
         request ->> 'loopName', request ->> 'loopVersion', (request ->> 'step')::integer, request ->> 'stateBefore',
-        request ->> 'stateBefore', (request ->> 'issueVersion')::bigint, request ->> 'blockerCode', request ->> 'loopStatus',
+        request ->> 'stateBefore', (request ->> 'issueVersion')::bigint, request ->> 'blockerCode',
+        request ->> 'errorCode', request ->> 'errorMessage', request ->> 'loopStatus',
         nullif(request -> 'nextStep', 'null'), request ->> 'message', request ->> 'lambdaRequestId', request ->> 'logStream'
     )
     ON CONFLICT (id) DO NOTHING

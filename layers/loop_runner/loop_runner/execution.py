@@ -32,11 +32,14 @@ def run_next_step(ledger: Ledger, loops: LoopCatalog, request: ClaimRequest) -> 
     logger.append_keys(runId=str(claim.run_id))
     try:
         outcome = _outcome(claim, loops)
-    except Exception as error:
+    except LoopDefinitionError as error:
+        logger.error("the loop is not valid", extra={"error": error.message})
+        outcome = _failed("INVALID_LOOP", error.message)
+    except Exception:
         logger.exception("the run failed unexpectedly")
-        outcome = _failed_unexpectedly(error)
+        outcome = _failed_unexpectedly()
     try:
-        recorded = ledger.finish(claim, outcome)
+        recorded = _finish(ledger, claim, outcome)
     except UnavailableError as error:
         error.details["runId"] = str(claim.run_id)
         raise
@@ -45,15 +48,26 @@ def run_next_step(ledger: Ledger, loops: LoopCatalog, request: ClaimRequest) -> 
     return recorded
 
 
+def _finish(ledger: Ledger, claim: Claim, outcome: Outcome) -> Recorded:
+    """End the run; an outcome that the database refuses ends it as failed rather than leave it to its lease."""
+    try:
+        return ledger.finish(claim, outcome)
+    except UnavailableError:
+        raise
+    except Exception:
+        logger.exception("the outcome could not be recorded")
+        return ledger.finish(claim, _failed_unexpectedly())
+
+
 def _outcome(claim: Claim, loops: LoopCatalog) -> Outcome:
-    issue = claim.issue
+    issue, dry_run = claim.issue, claim.request.mode is RunMode.DRY_RUN
     loop = loops.get(issue.loop_name)
     match resolve_next_step(loop, issue, claim.now):
         case Blocked() as blocked:
             outcome = _blocked(blocked)
         case Ended() as ended:
-            outcome = _ended(ended, issue)
-        case Ready() as ready if claim.request.mode is RunMode.DRY_RUN:
+            outcome = _ended(ended, issue, dry_run=dry_run)
+        case Ready() as ready if dry_run:
             outcome = _would_run(ready, issue)
         case Ready() as ready:
             outcome = _executed(claim, loop, ready)
@@ -72,11 +86,15 @@ def _blocked(blocked: Blocked) -> Outcome:
     )
 
 
-def _ended(ended: Ended, issue: Issue) -> Outcome:
+def _ended(ended: Ended, issue: Issue, *, dry_run: bool) -> Outcome:
+    skips = ", ".join(step.type for step in ended.skipped)
+    message = f"issue {issue.id} is {ended.state}, nothing is left to run"
+    if skips and dry_run:
+        message = f"dry run: {skips} would be skipped, issue {issue.id} would be {ended.state}"
     return Outcome(
         status=RunStatus.COMPLETED,
         loop_status=ended.loop_status,
-        message=f"issue {issue.id} is {ended.state}, nothing is left to run",
+        message=message,
         state_after=ended.state,
         steps=_skipped(ended.skipped),
     )
@@ -135,13 +153,16 @@ def _skipped(steps: tuple[Step, ...]) -> tuple[StepRecord, ...]:
     return tuple(StepRecord(step.number, step.type, StepStatus.SKIPPED) for step in steps)
 
 
-def _failed_unexpectedly(error: Exception) -> Outcome:
+def _failed_unexpectedly() -> Outcome:
     """The details stay in the log: what is unexpected may hold anything."""
-    known = isinstance(error, LoopDefinitionError)
+    return _failed(UNEXPECTED_ERROR, "unexpected error: the log lines of this requestId say why")
+
+
+def _failed(code: str, reason: str) -> Outcome:
     return Outcome(
         status=RunStatus.FAILED,
         loop_status=LoopStatus.FAILED,
-        message="the run failed before a step was executed: the log lines of this requestId say why",
-        error_code="INVALID_LOOP" if known else UNEXPECTED_ERROR,
-        error_message=clean_text(str(error)) if known else "unexpected error: the log lines of this requestId say why",
+        message="the run failed, the issue stays as it is: mend the cause and run the next step again",
+        error_code=code,
+        error_message=clean_text(reason),
     )

@@ -156,6 +156,8 @@ class Ledger:
             "loopVersion": outcome.loop_version,
             "step": outcome.step,
             "blockerCode": outcome.blocker_code,
+            "errorCode": outcome.error_code,
+            "errorMessage": outcome.error_message,
             "nextStep": outcome.next_step and outcome.next_step.model_dump(exclude_none=True),
         }
         if claim.request.mode is RunMode.DRY_RUN:
@@ -175,8 +177,6 @@ class Ledger:
                 "leaseToken": str(claim.lease_token),
                 "stateAfter": outcome.state_after,
                 "facts": outcome.facts or None,
-                "errorCode": outcome.error_code,
-                "errorMessage": outcome.error_message,
                 "steps": [
                     _given({
                         "stepNumber": step.number,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,10 @@ def clean_text(text: str, limit: int = TEXT_LIMIT) -> str:
 
 
 def clean_json(value: JsonValue) -> JsonValue:
-    """The value with every key and string cleaned; strings keep their length."""
+    """The value with every key and string cleaned, and null for NaN and the infinities, which JSON does not have."""
     match value:
+        case float() if not math.isfinite(value):
+            return None
         case str():
             return _UNSTORABLE.sub("\ufffd", value)
         case dict():
