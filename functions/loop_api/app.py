@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 api = Api(Services.from_environment)
 handler = api.handle
+api.served_elsewhere("POST", "/api/loop/issues/{issueId}/run-next-step")
 
 
 @api.route("GET", "/api/health", is_open=True)

@@ -136,8 +136,8 @@ class Call:
 class _Route:
     method: str
     pattern: re.Pattern[str]
-    handler: Callable[[Call], Reply]
-    is_open: bool
+    handler: Callable[[Call], Reply] | None
+    is_open: bool = False
 
 
 class Api:
@@ -157,13 +157,16 @@ class Api:
         self, method: str, path: str, *, is_open: bool = False
     ) -> Callable[[Callable[[Call], Reply]], Callable[[Call], Reply]]:
         """Register a route: ``{name}`` in the path matches one segment. Open ones need no identity."""
-        pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
 
         def register(handler: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
-            self._routes.append(_Route(method, pattern, handler, is_open))
+            self._routes.append(_Route(method, _pattern(path), handler, is_open))
             return handler
 
         return register
+
+    def served_elsewhere(self, method: str, path: str) -> None:
+        """Know a route of another function: the other methods of its path come here, by way of ``$default``."""
+        self._routes.append(_Route(method, _pattern(path), handler=None))
 
     def handle(self, event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
         """Answer an API Gateway event (payload 2.0). Never raises."""
@@ -197,14 +200,13 @@ class Api:
         http = (event.get("requestContext") or {}).get("http") or {}
         method, path = http.get("method", ""), event.get("rawPath", "")
         matches = [(route, match) for route in self._routes if (match := route.pattern.fullmatch(path))]
-        found = next(((route, match) for route, match in matches if route.method == method), None)
-        if found and found[0].is_open:
+        route, match = next(((r, m) for r, m in matches if r.method == method), (None, None))
+        if route and route.is_open:
             identity = Identity("anonymous")
         else:
             identity = identify(event.get("requestContext") or {}, headers_of(event), self.services.settings)
-        if not found:
+        if route is None or match is None or route.handler is None:
             _raise_no_route(method, sorted({route.method for route, _ in matches}))
-        route, match = found
         reply = route.handler(Call(event, context, self.services, identity, request_id, match.groupdict()))
         return {
             "statusCode": reply.status,
@@ -317,6 +319,10 @@ def _request_id(event: Mapping[str, Any]) -> UUID:
         return UUID(headers_of(event).get("x-request-id", "").strip())
     except ValueError:
         return uuid4()
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
 
 
 def _raise_no_route(method: str, methods: list[str]) -> NoReturn:
