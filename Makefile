@@ -43,11 +43,11 @@ demo: $(VENV)/.local ## see it work: a run with its rows, then one that is kille
 
 .PHONY: dev
 dev: $(VENV)/.local ## the whole system on http://127.0.0.1:3000 (PORT, DATABASE_URL, LOOPS_DIR, TRUST_ACTOR_HEADER)
-	@exec $(BIN)/python -m tools.local dev
+	@$(BIN)/python -m tools.local dev
 
 .PHONY: sql
 sql: $(VENV)/.local ## a psql prompt on the rows of the running `make dev`
-	@exec $(BIN)/python -m tools.local sql
+	@$(BIN)/python -m tools.local sql
 
 # ------------------------------------------------------------------------------------------------ tests, checks
 .PHONY: test

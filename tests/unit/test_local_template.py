@@ -1,0 +1,162 @@
+"""What the local stack reads from SAM templates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tools.local.intrinsics import TemplateError
+from tools.local.template import Route, Schedule, load_functions
+
+ROOT = Path(__file__).parents[2]
+
+TEMPLATE = """
+Transform: AWS::Serverless-2016-10-31
+Parameters:
+  Level: {Type: String, Default: INFO}
+  Secret: {Type: String}
+Mappings:
+  Sizes: {small: {memory: 256}}
+Conditions:
+  IsLoud: !Equals [!Ref Level, DEBUG]
+  IsQuiet: !Not [!Condition IsLoud]
+Globals:
+  Function:
+    Handler: app.handler
+    Timeout: 29
+    Layers: [!Ref Layer, "arn:aws:lambda:us-east-1:123456789012:layer:other:1"]
+    Environment:
+      Variables:
+        LEVEL: !Ref Level
+        SHADOWED: global
+Resources:
+  Queue: {Type: AWS::SQS::Queue}
+  Layer:
+    Type: AWS::Serverless::LayerVersion
+    Properties: {ContentUri: layer}
+  Api: {Type: AWS::Serverless::HttpApi}
+  First:
+    Type: AWS::Serverless::Function
+    Properties:
+      CodeUri: first
+      MemorySize: !FindInMap [Sizes, small, memory]
+      Environment:
+        Variables:
+          ARN: !GetAtt Second.Arn
+          ABSENT: !If [IsLoud, loud, !Ref AWS::NoValue]
+          CHOSEN: !If [IsQuiet, quiet, loud]
+          JOINED: !Join ["-", [a, !Ref "AWS::Region"]]
+          LITERAL: !Sub "${!kept} ${AWS::AccountId} ${Queue.QueueName}"
+          NUMBER: 5
+          QUEUE: !Ref Queue
+          SHADOWED: own
+          SUBSTITUTED: !Sub ["${Level}/${Other}", {Other: !Ref Queue}]
+          FLAG: true
+      Events:
+        Any: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: any, Path: "/files/{proxy+}"}}
+        Post: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: post, Path: "/things/{id}"}}
+        Default: {Type: HttpApi, Properties: {ApiId: !Ref Api}}
+        Minutely: {Type: ScheduleV2, Properties: {ScheduleExpression: rate(1 minute), Input: '{"a": 1}'}}
+        Old: {Type: Schedule, Properties: {Schedule: "cron(0 0 * * ? *)", Enabled: false}}
+  Second:
+    Type: AWS::Serverless::Function
+    Properties: {CodeUri: second, Handler: deep.module.run, Timeout: 900, Layers: []}
+  Loud:
+    Type: AWS::Serverless::Function
+    Condition: IsLoud
+    Properties: {CodeUri: nowhere}
+"""
+
+
+def write(folder: Path, text: str = TEMPLATE) -> Path:
+    for name in ("first", "second", "layer"):
+        (folder / name).mkdir(exist_ok=True)
+    path = folder / "template.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_function_has_what_globals_and_its_own_properties_say(tmp_path: Path) -> None:
+    functions = load_functions(write(tmp_path))
+    assert list(functions) == ["First", "Second"], "a function whose condition does not hold is not created"
+    first, second = functions.values()
+    assert (first.module, first.attribute, first.code) == ("app", "handler", tmp_path / "first")
+    assert (first.timeout, first.memory) == (29, 256)
+    assert first.layers == (tmp_path / "layer",)
+    assert (second.module, second.attribute, second.timeout, second.memory) == ("deep.module", "run", 900, 128)
+
+
+def test_environment_is_resolved(tmp_path: Path) -> None:
+    assert load_functions(write(tmp_path))["First"].environment == {
+        "ARN": "arn:aws:lambda:us-east-1:123456789012:function:Second",
+        "CHOSEN": "quiet",
+        "JOINED": "a-us-east-1",
+        "LEVEL": "INFO",
+        "LITERAL": "${kept} 123456789012 Queue.QueueName",
+        "NUMBER": "5",
+        "QUEUE": "Queue",
+        "SHADOWED": "own",
+        "SUBSTITUTED": "INFO/Queue",
+        "FLAG": "true",
+    }
+
+
+def test_overrides_win_over_defaults_and_references(tmp_path: Path) -> None:
+    overrides = {"Level": "DEBUG", "Queue": "http://127.0.0.1/queue"}
+    text = TEMPLATE.replace("CodeUri: nowhere", "CodeUri: first")
+    functions = load_functions(write(tmp_path, text), overrides)
+    environment = functions["First"].environment
+    assert (environment["LEVEL"], environment["QUEUE"]) == ("DEBUG", "http://127.0.0.1/queue")
+    assert environment["CHOSEN"] == environment["ABSENT"] == "loud"
+    assert "Loud" in functions
+
+
+def test_events_become_routes_and_schedules(tmp_path: Path) -> None:
+    first = load_functions(write(tmp_path))["First"]
+    assert first.routes == (
+        Route("First", "ANY", "/files/{proxy+}"),
+        Route("First", "POST", "/things/{id}"),
+        Route("First", "ANY", None),
+    )
+    assert [route.key for route in first.routes] == ["ANY /files/{proxy+}", "POST /things/{id}", "$default"]
+    assert first.schedules == (
+        Schedule("Minutely", "rate(1 minute)", '{"a": 1}', enabled=True),
+        Schedule("Old", "cron(0 0 * * ? *)", None, enabled=False),
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("NUMBER: 5", "NUMBER: !Ref Secret", "First: Environment.Variables.NUMBER: parameter Secret has no default"),
+        ("NUMBER: 5", "NUMBER: !Ref Typo", "First: Environment.Variables.NUMBER: there is neither a parameter nor"),
+        ("NUMBER: 5", "NUMBER: !Sub '${Typo.Arn}'", "First: Environment.Variables.NUMBER: there is no resource Typo"),
+        ("NUMBER: 5", "NUMBER: !ImportValue x", "Fn::ImportValue is not supported"),
+        ("NUMBER: 5", "NUMBER: [1]", "First: Environment.Variables.NUMBER is not a text"),
+        ("[IsLoud, loud", "[IsTypo, loud", "First: Environment.Variables.ABSENT: there is no condition IsTypo"),
+        ("CodeUri: first", "CodeUri: typo", "First: CodeUri is 'typo'"),
+        ("Handler: app.handler", "Handler: app", "First: Handler is 'app'"),
+        ("Timeout: 29", "Timeout: soon", "First: Timeout is 'soon'"),
+        ("Method: post, ", "", "First: Events.Post must have both Method and Path"),
+        ("Method: post", "Method: pots", "First: Events.Post.Method is 'POTS'"),
+        ('Path: "/things/{id}"', "Path: things", "First: Events.Post.Path is 'things'"),
+        ("Post: {Type: HttpApi, ", "Post: {", "First: Events.Post has no Type"),
+        ("ScheduleExpression: rate(1 minute)", "Nothing: 1", "First: Events.Minutely.ScheduleExpression is None"),
+        ("Resources:", "Other:", "has no Resources"),
+        ("Resources:", "Resources: [", "cannot be read"),
+    ],
+)
+def test_errors_name_resource_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in TEMPLATE
+    with pytest.raises(TemplateError) as caught:
+        load_functions(write(tmp_path, TEMPLATE.replace(old, new)))
+    assert message in str(caught.value)
+
+
+def test_the_projects_own_template_is_read() -> None:
+    functions = load_functions(ROOT / "template.yaml", {"DatabaseUrl": "postgresql://somewhere"})
+    keys = {route.key for function in functions.values() for route in function.routes}
+    assert {"POST /api/loop/issues/{issueId}/run-next-step", "$default"} <= keys
+    assert functions["RunNextStepFunction"].environment["DATABASE_URL"] == "postgresql://somewhere"
+    assert functions["MigrateFunction"].routes == ()

@@ -1,0 +1,75 @@
+"""What the environment says about the local stack, and what of it the functions get to see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tools.local.intrinsics import REGION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+DEFAULT_PORT: Final = 3000
+
+_PASSED: Final = frozenset(
+    {
+        "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONDONTWRITEBYTECODE",
+        "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "USER",
+    }
+)  # fmt: skip
+_PASSED_PREFIXES: Final = ("AWS_ENDPOINT_URL", "COVERAGE_PROCESS_")
+_CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_CALLED_SERVICES: Final = ("LAMBDA", "SQS")
+
+
+class SettingsError(ValueError):
+    """A variable of the environment cannot be used; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """The documented variables. No ``database_url`` means the embedded server, no ``port`` the command's default."""
+
+    database_url: str | None
+    port: int | None
+    loops: Path
+    trust_actor_header: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], root: Path) -> LocalSettings:
+        """Read them; an empty variable counts as none."""
+        loops = Path(environment.get("LOOPS_DIR") or root / "loops").absolute()
+        if not loops.is_dir():
+            raise SettingsError(f"LOOPS_DIR={loops} is not a folder")
+        text = environment.get("PORT") or None
+        if text is not None and not (text.isascii() and text.isdigit() and int(text) < 1 << 16):
+            raise SettingsError(f"PORT={text} is not a port: a number from 1 to 65535, or 0 for any free one")
+        return cls(
+            database_url=environment.get("DATABASE_URL") or None,
+            port=None if text is None else int(text),
+            loops=loops,
+            trust_actor_header=environment.get("TRUST_ACTOR_HEADER") or "1",
+        )
+
+
+def functions_environment(environment: Mapping[str, str], gateway_url: str) -> dict[str, str]:
+    """What a function inherits from us: enough to run, and where AWS is. Credentials are made up unless there are some.
+
+    Everything else stays out, so that a function that works here does not rely on a variable that Lambda lacks.
+    """
+    passed = {
+        name: value
+        for name, value in environment.items()
+        if name in _PASSED or name in _CREDENTIALS or name.startswith(_PASSED_PREFIXES)
+    }
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or REGION
+    passed |= {"AWS_REGION": region, "AWS_DEFAULT_REGION": region, "AWS_EC2_METADATA_DISABLED": "true", "TZ": ":UTC"}
+    if not passed.get("AWS_ACCESS_KEY_ID"):
+        passed |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+    if "AWS_ENDPOINT_URL" not in passed:
+        for service in _CALLED_SERVICES:
+            passed.setdefault(f"AWS_ENDPOINT_URL_{service}", gateway_url)
+    return passed

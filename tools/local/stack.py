@@ -1,0 +1,220 @@
+"""The stack as one object: database, workers and gateway, started and stopped together.
+
+with Stack(port=0) as stack:
+    stack.url, stack.database_url, stack.invoke("MigrateFunction", {"action": "verify"})
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import threading
+from typing import IO, TYPE_CHECKING, Any, Final, Self
+
+import uvicorn
+
+from tools.local.client import request
+from tools.local.gateway import Gateway
+from tools.local.postgres import Server
+from tools.local.settings import DEFAULT_PORT, ROOT, LocalSettings, functions_environment
+from tools.local.template import load_functions
+from tools.local.workers import DEFAULT_COUNT, Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from tools.local.template import Function
+
+_HOST: Final = "127.0.0.1"
+_MIGRATE: Final = "MigrateFunction"
+_LEAVE_SECONDS: Final = 3.0
+
+
+class StackError(RuntimeError):
+    """The stack cannot start, or a function that it needs failed; the message says why."""
+
+
+def _silent(_message: str) -> None: ...
+
+
+class Stack:
+    """Serves the template's functions on ``http://127.0.0.1:PORT`` from ``__enter__`` to ``__exit__``.
+
+    Arguments win over the environment (settings.py). ``port`` 0 is any free one. ``data_folder`` keeps the embedded
+    server's data; ``log_file`` is appended what functions print. ``timeouts`` (seconds, by logical id) replace the
+    template's. ``progress`` hears of long steps, ``on_access`` of requests, both from any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path = ROOT,
+        port: int | None = None,
+        database_url: str | None = None,
+        data_folder: Path | None = None,
+        log_file: Path | None = None,
+        timeouts: Mapping[str, float] | None = None,
+        workers_per_function: int = DEFAULT_COUNT,
+        environment: Mapping[str, str] | None = None,
+        progress: Callable[[str], None] = _silent,
+        on_access: Callable[[str], None] | None = None,
+    ) -> None:
+        self._root = root
+        self._environment = os.environ if environment is None else environment
+        self._settings = LocalSettings.from_environment(self._environment, root)
+        chosen = self._settings.port if port is None else port
+        self._port = DEFAULT_PORT if chosen is None else chosen
+        self._given_database_url = database_url or self._settings.database_url
+        self._data_folder = data_folder
+        self._log_file = log_file
+        self._timeouts = timeouts or {}
+        self._workers_per_function = workers_per_function
+        self._progress = progress
+        self._on_access = on_access
+        self._workers: dict[str, Workers] = {}
+        self._cleanup = contextlib.ExitStack()
+        self.url = ""
+        """Base URL of the API and of Lambda's Invoke call."""
+        self.database_url = ""
+        """libpq URI that the functions use."""
+        self.functions: Mapping[str, Function] = {}
+        """The template's functions by logical id."""
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as started:
+            listener = started.enter_context(_listen(self._port))
+            self.url = f"http://{_HOST}:{listener.getsockname()[1]}"
+            self.database_url = self._given_database_url or started.enter_context(self._server()).url
+            self._serve(listener, started)
+            self._progress("applying migrations")
+            self.invoke(_MIGRATE, {"action": "apply"})
+            self._cleanup = started.pop_all()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._cleanup.close()
+
+    def invoke(self, function: str, event: object) -> Any:
+        """Call a function through Lambda's Invoke API; StackError with its reason when it fails."""
+        reply = request(self.url, "POST", f"/2015-03-31/functions/{function}/invocations", event)
+        answer = reply.json()
+        if reply.status != 200:
+            raise StackError(f"{function}: {answer.get('Message', answer)}")
+        if "x-amz-function-error" in reply.headers:
+            raise StackError(f"{function} failed: {answer.get('errorType')}: {answer.get('errorMessage')}")
+        return answer
+
+    def busy_pids(self, function: str) -> list[int]:
+        """Worker processes of a function that are within a call now."""
+        return self._workers[function].busy_pids()
+
+    # ------------------------------------------------------------------------------------------------ start
+
+    def _server(self) -> Server:
+        return Server(folder=self._data_folder, progress=self._progress)
+
+    def _serve(self, listener: socket.socket, started: contextlib.ExitStack) -> None:
+        """Start gateway and workers in a thread with an event loop, which ``started`` ends again."""
+        self.functions = load_functions(self._root / "template.yaml", {"DatabaseUrl": self.database_url})
+        log = started.enter_context(_open_log(self._log_file)) if self._log_file else None
+        inherited = functions_environment(self._environment, self.url)
+        local = {
+            "DATABASE_URL": self.database_url,
+            "LOOPS_DIR": str(self._settings.loops),
+            "MIGRATIONS_DIR": str(self._root / "migrations"),
+            "TRUST_ACTOR_HEADER": self._settings.trust_actor_header,
+        }
+        self._workers = {
+            name: Workers(
+                function,
+                environment={**inherited, **function.environment, **local},
+                count=self._workers_per_function,
+                timeout=self._timeouts.get(name),
+                log=log,
+            )
+            for name, function in self.functions.items()
+        }
+        routes = [route for function in self.functions.values() for route in function.routes]
+        gateway = Gateway(self._workers, routes, on_access=self._on_access)
+        thread = _LoopThread(gateway, self._workers, listener)
+        started.callback(thread.stop)
+        thread.start()
+
+
+class _LoopThread(threading.Thread):
+    """Runs the gateway's event loop. Every worker is started in this thread, which outlives them all."""
+
+    def __init__(self, gateway: Gateway, workers: Mapping[str, Workers], listener: socket.socket) -> None:
+        super().__init__(name="local stack", daemon=True)
+        self._gateway = gateway
+        self._workers = workers
+        self._listener = listener
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
+        self._has_started = threading.Event()
+
+    def start(self) -> None:
+        super().start()
+        self._has_started.wait()
+
+    def stop(self) -> None:
+        """End calls that are still running after a moment, then every worker, then the thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        self.join()
+
+    def run(self) -> None:
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._has_started.set()
+        config = uvicorn.Config(
+            self._gateway,
+            access_log=False,
+            http="h11",
+            interface="asgi3",
+            lifespan="off",
+            log_config=None,
+            loop="asyncio",
+            server_header=False,
+            ws="none",
+        )
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[self._listener]))
+        warming = [asyncio.create_task(workers.prewarm()) for workers in self._workers.values()]
+        await self._stopping.wait()
+        server.should_exit = True
+        await asyncio.wait({serving}, timeout=_LEAVE_SECONDS)
+        for task in warming:
+            task.cancel()
+        for workers in self._workers.values():
+            await workers.close()
+        await serving
+
+
+def _listen(port: int) -> socket.socket:
+    """Take the port at once, so that what is started afterwards knows it."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((_HOST, port))
+        listener.listen()  # bound alone, a second stack could bind as well
+    except OSError as error:
+        listener.close()
+        if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
+            raise
+        reason = "is in use" if error.errno == errno.EADDRINUSE else "is not ours to use"
+        raise StackError(
+            f"port {port} {reason}: choose another one, PORT={port % 60000 + 1000 or 0} for example"
+        ) from error
+    return listener
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", buffering=0)
