@@ -1,0 +1,125 @@
+"""The documents say what the code does: a parameter, a code or a gate that one of them lacks fails here."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from loop_runner import errors, execution
+from loop_runner.loops import load_loop
+from tests.conftest import LOOPS, ROOT
+
+README = (ROOT / "README.md").read_text()
+CONTRACT = (ROOT / "docs/contracts/loop-api.v1.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads CloudFormation's short tags as what they hold."""
+
+
+_Loader.add_multi_constructor("!", lambda loader, _tag, node: loader.construct_scalar(node))
+
+
+def template() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
+    return loaded
+
+
+def variables() -> set[str]:
+    functions = [r["Properties"] for r in template()["Resources"].values() if r["Type"] == "AWS::Serverless::Function"]
+    return {
+        name
+        for part in [template()["Globals"]["Function"], *functions]
+        for name in part.get("Environment", {}).get("Variables", {})
+    }
+
+
+def error_codes() -> dict[str, int]:
+    classes = [
+        value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.LoopError)
+    ]
+    return {each.code: each.status for each in classes}
+
+
+def routes() -> list[str]:
+    functions = [r for r in template()["Resources"].values() if r["Type"] == "AWS::Serverless::Function"]
+    events = [e["Properties"] for f in functions for e in f["Properties"].get("Events", {}).values()]
+    return [f"{e['Method']} {e['Path']}" for e in events if "Path" in e]
+
+
+@pytest.mark.parametrize("name", sorted(template()["Parameters"]))
+def test_readme_has_each_parameter_of_the_template(name: str) -> None:
+    assert f"\n| {name} |" in README
+
+
+@pytest.mark.parametrize("name", sorted(variables() | {"TRUST_ACTOR_HEADER"}))
+def test_readme_has_each_variable_of_the_functions(name: str) -> None:
+    assert re.search(rf"\n\| [^|]*\b{name}\b[^|]* \|", README)
+
+
+def test_no_deployed_function_trusts_the_actor_header() -> None:
+    assert "TRUST_ACTOR_HEADER" not in variables()
+
+
+@pytest.mark.parametrize("route", routes())
+def test_readme_and_contract_have_each_route(route: str) -> None:
+    assert f"`{route}`" in README
+    assert route in CONTRACT
+
+
+INTERNAL = {"STEP_NOT_FOUND", "STEP_EXISTS", "ILLEGAL_TRANSITION", "RUN_FINISHED"}
+"""Codes of the store, which no route answers with."""
+
+
+@pytest.mark.parametrize(("code", "status"), sorted((c, s) for c, s in error_codes().items() if c not in INTERNAL))
+def test_contract_has_each_error_code_with_its_status(code: str, status: int) -> None:
+    assert f"\n| {status} | {code} |" in CONTRACT
+
+
+def test_contract_has_the_codes_that_runs_end_with() -> None:
+    for code in (
+        "ON_HOLD",
+        "UNKNOWN_LOOP",
+        "UNKNOWN_STATE",
+        "LEASE_EXPIRED",
+        "INVALID_LOOP",
+        execution.UNEXPECTED_ERROR,
+    ):
+        assert f"\n| {code} |" in CONTRACT
+
+
+def test_page_of_the_loop_has_each_step_fact_and_blocker_in_order() -> None:
+    page = (ROOT / "docs/loops/issue-delivery.md").read_text()
+    rows = [
+        (step.type, gate.fact, gate.blocker)
+        for step in load_loop(LOOPS / "issue-delivery.toml").steps
+        for gate in step.require
+    ]
+    table = re.findall(r"^\| *(\w*)[^|]*\| `([\w.]+)`[^|]*\| (\w+) \|$", page, re.MULTILINE)
+    step = ""
+    told = []
+    for name, fact, blocker in table:
+        step = name or step
+        told.append((step, fact, blocker))
+    assert told == rows
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z][a-z-]+)", README))))
+def test_each_command_of_the_readme_is_there(target: str) -> None:
+    assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("page", "target"),
+    [
+        (page.relative_to(ROOT).as_posix(), target)
+        for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    ],
+)
+def test_each_link_leads_to_a_file(page: str, target: str) -> None:
+    assert (ROOT / page).parent.joinpath(target).exists()
