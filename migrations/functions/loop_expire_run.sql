@@ -5,6 +5,8 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_run loop_runs;
 BEGIN
+    PERFORM FROM loop_runs WHERE id = lost_run_id FOR NO KEY UPDATE; -- whoever adds a step to it has done so
+
     UPDATE loop_run_steps
     SET status = 'failed',
         completed_at = at_time,

@@ -30,7 +30,7 @@ class Condition(BaseModel):
     min: int | float | None = None
     max: int | float | None = None
     same_as: FactPath | None = None
-    max_age_seconds: Annotated[int, Field(gt=0)] | None = None
+    max_age_seconds: Annotated[int, Field(gt=0, le=100 * 366 * 86_400)] | None = None
 
     @model_validator(mode="after")
     def _one_operator(self) -> Self:
@@ -41,6 +41,12 @@ class Condition(BaseModel):
         numbers = [self.is_, self.min, self.max, *(self.in_ or ())]
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             raise ValueError("nan and inf are not numbers of JSON")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is greater than max: nothing is between them")
+        if self.same_as and f"{self.fact}.".startswith(f"{self.same_as}."):
+            raise ValueError("same_as leads through fact: a value is not a part of itself")
+        if self.same_as and f"{self.same_as}.".startswith(f"{self.fact}."):
+            raise ValueError("fact leads through same_as: a value is not a part of itself")
         return self
 
     def holds(self, facts: Json, now: datetime) -> bool:
@@ -72,7 +78,7 @@ class Condition(BaseModel):
             value = now.isoformat(timespec="seconds").replace("+00:00", "Z")
         elif self.min is not None or self.max is not None:
             value = self.min if self.min is not None else self.max
-        patch = _nested(self.fact, value)
+        patch = _nested(self.fact, _patch_to(value, fact_at(facts, self.fact)))
         if self.same_as is not None and is_empty(fact_at(facts, self.same_as)):
             patch = _merged(patch, _nested(self.same_as, value))
         return patch
@@ -116,8 +122,10 @@ def same(left: JsonValue, right: JsonValue) -> bool:  # noqa: PLR0911  (one retu
             return left == right
         case (bool(), _) | (_, bool()):
             return False
-        case (int() | float(), int() | float()):
+        case int(), int():
             return left == right
+        case (int() | float(), int() | float()):
+            return _as_double(left) == _as_double(right)
         case list(), list():
             return len(left) == len(right) and all(map(_same_or_null, left, right))
         case dict(), dict():
@@ -144,6 +152,22 @@ def _is_recent(value: JsonValue, now: datetime, age: timedelta) -> bool:
         return instant.tzinfo is not None and -CLOCK_SKEW <= now - instant <= age
     except (ValueError, OverflowError):
         return False
+
+
+def _as_double(number: float) -> float:
+    """The number as JSON's readers have it (RFC 8259, section 6): PostgreSQL writes 1e23 out as an integer."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+
+
+def _patch_to(wanted: JsonValue, before: JsonValue) -> JsonValue:
+    """The merge patch that makes ``wanted`` of ``before``: an object's other members go."""
+    if not isinstance(wanted, dict) or not isinstance(before, dict):
+        return wanted
+    gone: Json = dict.fromkeys(before.keys() - wanted.keys())
+    return gone | {key: _patch_to(value, before.get(key)) for key, value in wanted.items()}
 
 
 def _nested(path: str, value: JsonValue) -> Json:

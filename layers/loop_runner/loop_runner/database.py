@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
 
 import psycopg
@@ -13,7 +14,7 @@ from loop_runner.errors import UnavailableError
 from loop_runner.observability import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from psycopg import Connection
     from psycopg.rows import DictRow
@@ -54,7 +55,8 @@ class Database:
                 cursor = self.connection().execute(sql, parameters)
                 return cursor.fetchall() if cursor.description else []
             except psycopg.Error as error:
-                lost = self._connection is not None and self._connection.broken
+                # A server that has become a reader after a failover: the writer is behind a new connection.
+                lost = isinstance(error, pg.ReadOnlySqlTransaction) or self._is_broken()
                 if lost:
                     self.close()
                 if lost and repetition > 1:
@@ -65,6 +67,19 @@ class Database:
                 raise_unavailable(error)
                 raise
         raise AssertionError("unreachable")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run the queries within in one transaction, none of them repeatable."""
+        try:
+            with self.connection().transaction():
+                yield
+        except psycopg.Error as error:
+            raise_unavailable(error)
+            raise
+
+    def _is_broken(self) -> bool:
+        return self._connection is not None and self._connection.broken
 
     def connection(self) -> Connection[DictRow]:
         """The connection, in autocommit: transactions are explicit. UnavailableError when there is none to be had."""

@@ -11,7 +11,7 @@ from loop_runner.executors.protocol import Completed, Failed, StepCall
 from loop_runner.ledger import Outcome, StepRecord
 from loop_runner.models import LoopStatus, RunMode, RunStatus, StepStatus
 from loop_runner.observability import logger
-from loop_runner.resolver import Blocked, Ended, Ready, next_step, next_step_after, resolve_next_step
+from loop_runner.resolver import Blocked, Ended, Ready, next_step, resolve_next_step
 from loop_runner.sanitize import clean_text
 
 if TYPE_CHECKING:
@@ -116,16 +116,22 @@ def _executed(claim: Claim, loop: Loop | None, ready: Ready) -> Outcome:
     result = EXECUTORS[step.executor.kind](StepCall(issue, step, claim.run_id, claim.attempt))
     match result:
         case Completed(facts=facts):
-            after = issue.model_copy(update={"state": step.to})
+            after = resolve_next_step(loop, issue.model_copy(update={"state": step.to}), claim.now)
+            ended = after if isinstance(after, Ended) else None  # also when all that is left is skipped
+            state = ended.state if ended else step.to
             return Outcome(
                 status=RunStatus.COMPLETED,
-                loop_status=_status_in(loop, step.to),
-                message=f"{step.type} completed, issue {issue.id} is {step.to}",
+                loop_status=ended.loop_status if ended else LoopStatus.ACTIVE,
+                message=f"{step.type} completed, issue {issue.id} is {state}",
                 step=step.number,
-                state_after=step.to,
+                state_after=state,
                 facts=facts or None,
-                next_step=next_step_after(loop, after, claim.now),
-                steps=(*_skipped(ready.skipped), StepRecord(step.number, step.type, StepStatus.COMPLETED)),
+                next_step=next_step(after.step) if not isinstance(after, Ended) and after.step else None,
+                steps=(
+                    *_skipped(ready.skipped),
+                    StepRecord(step.number, step.type, StepStatus.COMPLETED),
+                    *_skipped(ended.skipped if ended else ()),
+                ),
             )
         case Failed(code=code, message=message):
             reason = clean_text(message)
@@ -139,14 +145,6 @@ def _executed(claim: Claim, loop: Loop | None, ready: Ready) -> Outcome:
                 next_step=next_step(step),
                 steps=(*_skipped(ready.skipped), StepRecord(step.number, step.type, StepStatus.FAILED, reason)),
             )
-
-
-def _status_in(loop: Loop | None, state: str) -> LoopStatus:
-    if loop and state in loop.completed_states:
-        return LoopStatus.COMPLETED
-    if loop and state in loop.failed_states:
-        return LoopStatus.FAILED
-    return LoopStatus.ACTIVE
 
 
 def _skipped(steps: tuple[Step, ...]) -> tuple[StepRecord, ...]:

@@ -12,6 +12,7 @@ import json
 import math
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -34,7 +35,7 @@ from loop_runner.sanitize import is_storable
 from loop_runner.settings import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -76,7 +77,7 @@ class Call:
     @property
     def query(self) -> Mapping[str, str]:
         """The query parameters, decoded."""
-        return self.event.get("queryStringParameters") or {}
+        return {str(name): str(value) for name, value in _mapping(self.event.get("queryStringParameters")).items()}
 
     @property
     def issue_id(self) -> str:
@@ -197,14 +198,14 @@ class Api:
         return answer
 
     def _answer(self, event: Mapping[str, Any], context: LambdaContext, request_id: UUID) -> dict[str, Any]:
-        http = (event.get("requestContext") or {}).get("http") or {}
-        method, path = http.get("method", ""), event.get("rawPath", "")
+        request = _mapping(event.get("requestContext"))
+        method, path = str(_mapping(request.get("http")).get("method")), str(event.get("rawPath"))
         matches = [(route, match) for route in self._routes if (match := route.pattern.fullmatch(path))]
         route, match = next(((r, m) for r, m in matches if r.method == method), (None, None))
         if route and route.is_open:
             identity = Identity("anonymous")
         else:
-            identity = identify(event.get("requestContext") or {}, headers_of(event), self.services.settings)
+            identity = identify(request, headers_of(event), self.services.settings)
         if route is None or match is None or route.handler is None:
             _raise_no_route(method, sorted({route.method for route, _ in matches}))
         reply = route.handler(Call(event, context, self.services, identity, request_id, match.groupdict()))
@@ -222,12 +223,19 @@ def etag(version: int) -> dict[str, str]:
 
 def headers_of(event: Mapping[str, Any]) -> dict[str, str]:
     """The headers of an event, names in lower case."""
-    return {str(name).lower(): str(value) for name, value in (event.get("headers") or {}).items()}
+    return {str(name).lower(): str(value) for name, value in _mapping(event.get("headers")).items()}
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    """What should be an object in the event, though somebody else may have made it."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def body_of(event: Mapping[str, Any]) -> bytes:
     """The body's bytes. InvalidRequestError for invalid base64, PayloadTooLargeError over 64 KiB."""
     body = event.get("body") or ""
+    if not isinstance(body, str):
+        raise InvalidRequestError("the event's body must be text")
     if len(body) > MAX_BODY_BYTES * 2:
         raise _too_large()
     if event.get("isBase64Encoded"):

@@ -39,7 +39,10 @@ class Issues:
         self._database = database
 
     def register(self, issue_id: str, loop: Loop, facts: Json, *, actor: str, principal: str | None = None) -> bool:
-        """Register the issue in the loop's initial state; whether it is new. IssueExistsError: with another loop."""
+        """Register the issue in the loop's initial state; whether it is new.
+
+        Raises IssueExistsError (with another loop), PayloadTooLargeError (the facts).
+        """
         answer = self._database.call(
             "loop_register_issue",
             {
@@ -49,15 +52,18 @@ class Issues:
                 "facts": facts,
                 "actor": actor,
                 "principal": principal,
+                "maxBytes": MAX_FACTS_BYTES,
             },
         )
+        if answer["outcome"] == "tooLarge":
+            raise _too_large(issue_id, answer)
         issue = Issue.model_validate(answer["issue"])
         if issue.loop_name != loop.name:
             raise IssueExistsError(
                 f"issue {issue_id} is registered with the loop {issue.loop_name}; choose another id",
                 details={"loop": issue.loop_name},
             )
-        return bool(answer["created"])
+        return answer["outcome"] == "registered"
 
     def patch_facts(
         self,
@@ -88,10 +94,7 @@ class Issues:
             case "stale":
                 raise PreconditionFailedError.of(issue_id, Issue.model_validate(answer["issue"]).version)
             case "tooLarge":
-                raise PayloadTooLargeError(
-                    f"the facts of issue {issue_id} would have {answer['bytes']} bytes, {MAX_FACTS_BYTES} is the most: "
-                    "keep large things elsewhere and put a link into the facts"
-                )
+                raise _too_large(issue_id, answer)
         return Issue.model_validate(answer["issue"])
 
     def get(self, issue_id: str) -> IssueNow:
@@ -102,3 +105,10 @@ class Issues:
         row = rows[0]
         run = Run.model_validate(row["run"]) if row["run"] else None
         return IssueNow(Issue.model_validate(row["issue"]), run, cast("datetime", row["now"]))
+
+
+def _too_large(issue_id: str, answer: Json) -> PayloadTooLargeError:
+    return PayloadTooLargeError(
+        f"the facts of issue {issue_id} would have {answer['bytes']} bytes, {MAX_FACTS_BYTES} is the most: "
+        "keep large things elsewhere and put a link into the facts"
+    )

@@ -90,8 +90,8 @@ class Loop(_Definition):
                     raise ValueError(f"steps.{step.type}.from: {state} is left by {other.type} already")
         if both := set(self.completed_states) & set(self.failed_states):
             raise ValueError(f"failed_states: {min(both)} is one of completed_states")
-        self._check_reachability()
         self._check_skips()
+        self._check_reachability()
         return self
 
     def _check_reachability(self) -> None:
@@ -107,7 +107,7 @@ class Loop(_Definition):
             if step and step.to not in reached:
                 reached.add(step.to)
                 open_states.append(step.to)
-        for state in sorted(self.states - reached):
+        for state in sorted(self.states - reached - set(self.failed_states)):  # there a person may move an issue
             raise ValueError(f"{state} is unreachable from initial_state {self.initial_state}")
 
     def _check_skips(self) -> None:
@@ -146,11 +146,13 @@ def load_loop(path: Path) -> Loop:
     content = path.read_bytes()
     try:
         loop = Loop.model_validate(tomllib.loads(content.decode()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise LoopDefinitionError(f"{path.name}: {error}") from None
     except ValidationError as error:
         reasons = [f"{path.name}: {_key(e['loc'])}{e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
         raise LoopDefinitionError("; ".join(reasons)) from None
+    except RecursionError:
+        raise LoopDefinitionError(f"{path.name}: is nested too deep") from None
+    except ValueError as error:  # not TOML, not UTF-8, a number of thousands of digits
+        raise LoopDefinitionError(f"{path.name}: {error}") from None
     if loop.name != path.stem:
         raise LoopDefinitionError(f"{path.name}: name: {loop.name!r} is not the file's name")
     loop._version = hashlib.sha256(content).hexdigest()[:16]

@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, LiteralString, cast
 
 import psycopg
-from psycopg import errors as pg
 from psycopg.rows import dict_row
 
 from loop_runner.errors import MigrationError
@@ -38,10 +37,11 @@ LOCK_TIMEOUT_SECONDS: Final = 60
 DDL_LOCK_TIMEOUT: Final = "10s"
 """A file that cannot have a table's lock by then fails, rather than make every caller of the table wait behind it."""
 
-_NUMBERED: Final = re.compile(r"(\d{3})_[a-z0-9_]+\.sql")
+_NUMBERED: Final = re.compile(r"([0-9]{3})_[a-z0-9_]+\.sql")
 _FUNCTION: Final = re.compile(r"[a-z][a-z0-9_]*\.sql")
+_OPAQUE: Final = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"[^\"]*\"|\$(\w*)\$.*?\$\1\$", re.DOTALL)
 _TRANSACTION_CONTROL: Final = re.compile(
-    r"^\s*(BEGIN|COMMIT|ROLLBACK|START\s+TRANSACTION)\s*;", re.IGNORECASE | re.MULTILINE
+    r"(?:^|;)\s*((?:BEGIN|START\s+TRANSACTION|COMMIT|END|ROLLBACK|ABORT)\b[^;]*)", re.IGNORECASE
 )
 
 _LEDGER: Final = """
@@ -52,6 +52,10 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     duration_ms bigint      NOT NULL CHECK (duration_ms >= 0)
 );
 COMMENT ON TABLE schema_migrations IS 'Migration files that were applied, and their content then';
+COMMENT ON COLUMN schema_migrations.file_name IS 'Path below the migrations folder';
+COMMENT ON COLUMN schema_migrations.sha256 IS 'SHA-256 of the file when it was applied';
+COMMENT ON COLUMN schema_migrations.applied_at IS 'When it was applied';
+COMMENT ON COLUMN schema_migrations.duration_ms IS 'How long that took';
 """
 
 _RECORD: Final = """
@@ -120,7 +124,8 @@ def apply(url: str, folder: Path, *, lock_timeout_seconds: float = LOCK_TIMEOUT_
     Raises MigrationError: a file was refused or failed (it left no trace), or the lock was not to be had in time.
     """
     files = read_folder(folder)
-    with _connect(url) as connection, _lock(connection, lock_timeout_seconds):
+    with _connect(url) as connection:
+        _lock(connection, lock_timeout_seconds)
         connection.execute(_LEDGER)
         states = _compare(files, _applied(connection))
         pending = [file for file in files if states[file.name] is not State.APPLIED]
@@ -148,8 +153,8 @@ def _read(path: Path, folder: Path, pattern: re.Pattern[str]) -> MigrationFile:
         sql = content.decode()
     except UnicodeDecodeError:
         raise MigrationError(f"{name}: is not UTF-8") from None
-    if control := _TRANSACTION_CONTROL.search(sql):
-        raise MigrationError(f"{name}: has {control[0].strip()} in it; each file runs in a transaction of the runner's")
+    if control := _TRANSACTION_CONTROL.search(_OPAQUE.sub(" ", sql)):
+        raise MigrationError(f"{name}: has {control[1].strip()} in it; each file runs in a transaction of the runner's")
     number = int(match[1]) if match.groups() else None
     return MigrationFile(name, number, sql, hashlib.sha256(content).hexdigest())
 
@@ -178,7 +183,7 @@ def _compare(files: list[MigrationFile], applied: Mapping[str, str]) -> dict[str
 
 
 def _applied(connection: Connection[DictRow]) -> dict[str, str]:
-    if connection.execute("SELECT to_regclass('schema_migrations') AS ledger").fetchone() == {"ledger": None}:
+    if _fetch_one(connection, "SELECT to_regclass('schema_migrations') AS ledger")["ledger"] is None:
         return {}
     return {row["file_name"]: row["sha256"] for row in connection.execute("SELECT * FROM schema_migrations")}
 
@@ -231,19 +236,23 @@ def _connect(url: str) -> Iterator[Connection[DictRow]]:
         yield connection
 
 
-@contextmanager
-def _lock(connection: Connection[DictRow], timeout_seconds: float) -> Iterator[None]:
-    """Hold the session's advisory lock; without it nothing goes on. Ends with the session, whatever happens."""
-    connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{int(timeout_seconds * 1000)}ms"])
-    try:
-        connection.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
-    except pg.LockNotAvailable:
-        raise MigrationError(
-            f"another migration has run for more than {timeout_seconds:g} s (advisory lock {LOCK_KEY}); "
-            "nothing was applied: wait until it ends and apply again"
-        ) from None
+def _lock(connection: Connection[DictRow], timeout_seconds: float) -> None:
+    """Take the session's advisory lock, which ends with the session, whatever happens; without it nothing goes on.
+
+    Asks again and again rather than wait in the statement: that would hold a snapshot, for whose end the holder's
+    CREATE INDEX CONCURRENTLY waits in turn.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while not _fetch_one(connection, "SELECT pg_try_advisory_lock(%s) AS locked", LOCK_KEY)["locked"]:
+        if time.monotonic() > deadline:
+            raise MigrationError(
+                f"another migration has run for more than {timeout_seconds:g} s (advisory lock {LOCK_KEY}); "
+                "nothing was applied: wait until it ends and apply again"
+            )
+        time.sleep(0.1)
     connection.execute("SELECT set_config('lock_timeout', %s, false)", [DDL_LOCK_TIMEOUT])
-    try:
-        yield
-    finally:
-        connection.execute("SELECT pg_advisory_unlock(%s)", [LOCK_KEY])
+
+
+def _fetch_one(connection: Connection[DictRow], query: LiteralString, *parameters: object) -> DictRow:
+    (row,) = connection.execute(query, parameters).fetchall()
+    return row

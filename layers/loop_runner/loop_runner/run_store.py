@@ -55,15 +55,23 @@ happened AS (
 SELECT * FROM created
 """
 
-_UPDATE_RUN_STATUS: Final = """
+# In a statement of its own: the next one's snapshot has the steps of whoever held these locks before.
+_LOCK_RUN: Final = """
 WITH issue AS (
     SELECT i.id
     FROM loop_issues AS i
     WHERE i.id = (SELECT issue_id FROM loop_runs WHERE id = %(id)s)
     FOR NO KEY UPDATE
-),
-moment AS (
-    SELECT clock_timestamp() AS now, count(*) FROM issue
+)
+SELECT r.id
+FROM loop_runs AS r, (SELECT count(*) FROM issue) AS locked
+WHERE r.id = %(id)s
+FOR NO KEY UPDATE OF r
+"""
+
+_UPDATE_RUN_STATUS: Final = """
+WITH moment AS (
+    SELECT clock_timestamp() AS now
 ),
 updated AS (
     UPDATE loop_runs AS r
@@ -159,7 +167,7 @@ _AFTER_ALL: Final = (datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
 
 
 class RunStore:
-    """Runs and steps, one statement an operation, one log line each."""
+    """Runs and steps, one log line an operation."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -216,18 +224,20 @@ class RunStore:
 
         Raises RunNotFoundError, IllegalTransitionError (terminal is immutable).
         """
-        rows = self._write(
-            _UPDATE_RUN_STATUS,
-            id=run_id,
-            status=status,
-            terminal=status in TERMINAL_RUN,
-            sources=sources_of_run(status),
-            error_code=_text(error_code),
-            error_message=_text(error_message),
-            blocker_code=_text(blocker_code),
-            metadata=_json(metadata),
-            lease_seconds=lease_seconds,
-        )
+        with self._database.transaction():
+            self._write(_LOCK_RUN, id=run_id)
+            rows = self._write(
+                _UPDATE_RUN_STATUS,
+                id=run_id,
+                status=status,
+                terminal=status in TERMINAL_RUN,
+                sources=sources_of_run(status),
+                error_code=_text(error_code),
+                error_message=_text(error_message),
+                blocker_code=_text(blocker_code),
+                metadata=_json(metadata),
+                lease_seconds=lease_seconds,
+            )
         if not rows:
             before = self.get_run(run_id)
             raise IllegalTransitionError(f"run {run_id} is {before.status}, it does not become {status}")

@@ -25,7 +25,7 @@ def clean_text(text: str, limit: int = TEXT_LIMIT) -> str:
     """The text with U+FFFD for what cannot be stored, cut to ``limit`` characters with a note of what it had."""
     if len(text) > limit:
         note = f" … ({len(text)} characters)"
-        text = text[: limit - len(note)] + note
+        text = (text[: max(0, limit - len(note))] + note)[:limit]
     return _UNSTORABLE.sub("\ufffd", text)
 
 
