@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loop_runner.contract import EventList, HealthAnswer, IssueAnswer, RegisterIssueRequest, RunAnswer, RunList
-from loop_runner.errors import InvalidRequestError
+from loop_runner.errors import InvalidRequestError, LoopDefinitionError
 from loop_runner.http import Api, Call, Reply, etag
 from loop_runner.pages import Page
 from loop_runner.services import Services
@@ -29,23 +29,26 @@ def register_issue(call: Call) -> Reply:
     """Register an issue; one that is there stays as it is."""
     body = call.body(RegisterIssueRequest)
     loops = call.services.loops
-    if (loop := loops.get(body.loop)) is None:
+    loop = loops.get(body.loop)
+    if loop is None:
         raise InvalidRequestError(f"there is no loop {body.loop!r}; there are: {', '.join(loops.names())}")
+    if isinstance(loop, LoopDefinitionError):
+        raise loop
     identity = call.identity
-    is_new = call.services.issues.register(
+    now, is_new = call.services.issues.register(
         call.issue_id, loop, body.facts, actor=identity.actor, principal=identity.principal
     )
-    return _issue_reply(call, call.services.issues.get(call.issue_id), status=201 if is_new else 200)
+    return _issue_reply(call, now, status=201 if is_new else 200)
 
 
 @api.route("PATCH", "/api/loop/issues/{issueId}")
 def patch_facts(call: Call) -> Reply:
     """Merge the body into the issue's facts (RFC 7396)."""
     identity = call.identity
-    call.services.issues.patch_facts(
+    now = call.services.issues.patch_facts(
         call.issue_id, call.json_object(), actor=identity.actor, principal=identity.principal, if_match=call.if_match()
     )
-    return _issue_reply(call, call.services.issues.get(call.issue_id))
+    return _issue_reply(call, now)
 
 
 @api.route("GET", "/api/loop/issues/{issueId}")
@@ -81,5 +84,5 @@ def get_run(call: Call) -> Reply:
 
 
 def _issue_reply(call: Call, now: IssueNow, status: int = 200) -> Reply:
-    answer = IssueAnswer.of(now.issue, now.live_run, call.services.loops.get(now.issue.loop_name), now.now)
+    answer = IssueAnswer.of(now.issue, now.run, call.services.loops.get(now.issue.loop_name), now.now)
     return Reply(answer, status, etag(now.issue.version))

@@ -2,7 +2,7 @@
 -- version and the timeline as they are. Facts larger than maxBytes are refused.
 --
 -- request: issueId, patch, actor, maxBytes; optional principal, ifMatch [versions]
--- answer:  outcome patched {issue} | issueNotFound | stale {issue} | tooLarge {bytes}
+-- answer:  outcome patched {issue, run, now: loop_get_issue} | issueNotFound | stale {issue} | tooLarge {bytes}
 CREATE OR REPLACE FUNCTION loop_patch_facts(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -36,6 +36,6 @@ BEGIN
             'factKeys', (SELECT jsonb_agg(k.key ORDER BY k.key)
                          FROM (SELECT key FROM jsonb_object_keys(request -> 'patch') AS key LIMIT 20) AS k))), v_now);
     END IF;
-    RETURN jsonb_build_object('outcome', 'patched', 'issue', to_jsonb(v_issue));
+    RETURN jsonb_build_object('outcome', 'patched') || loop_get_issue(v_issue.id);
 END
 $$;

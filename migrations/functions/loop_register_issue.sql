@@ -1,7 +1,7 @@
 -- Registers an issue, or returns the one that is there, unchanged.
 --
 -- request: issueId, loop, state, facts (without nulls: RFC 7396), actor, maxBytes; optional principal
--- answer:  outcome registered {issue} | known {issue} | tooLarge {bytes}
+-- answer:  outcome registered or known {issue, run, now: loop_get_issue} | tooLarge {bytes}
 CREATE OR REPLACE FUNCTION loop_register_issue(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -19,14 +19,13 @@ BEGIN
     RETURNING * INTO v_issue;
 
     IF NOT FOUND THEN
-        SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId';
-        RETURN jsonb_build_object('outcome', 'known', 'issue', to_jsonb(v_issue));
+        RETURN jsonb_build_object('outcome', 'known') || loop_get_issue(request ->> 'issueId');
     END IF;
 
     INSERT INTO loop_events (issue_id, event_type, event_data, occurred_at)
     VALUES (v_issue.id, 'loop_issue_registered', jsonb_strip_nulls(jsonb_build_object(
         'actor', request ->> 'actor', 'principal', request ->> 'principal', 'loop', v_issue.loop_name,
         'state', v_issue.state)), v_now);
-    RETURN jsonb_build_object('outcome', 'registered', 'issue', to_jsonb(v_issue));
+    RETURN jsonb_build_object('outcome', 'registered') || loop_get_issue(v_issue.id);
 END
 $$;

@@ -7,13 +7,23 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+from loop_runner.sanitize import is_storable
 
 if TYPE_CHECKING:
     from loop_runner.models import Json
 
-FactPath = Annotated[str, StringConstraints(pattern=r"^[^.\s]+(\.[^.\s]+)*$", max_length=256)]
-Scalar = Annotated[str | bool | int | float, Field(union_mode="left_to_right")]
+
+def _storable(value: str | float) -> str | float:
+    if isinstance(value, str) and not is_storable(value):
+        raise ValueError("has a NUL, which cannot be stored")
+    return value
+
+
+_Storable = AfterValidator(_storable)
+FactPath = Annotated[str, StringConstraints(pattern=r"^[^.\s]+(\.[^.\s]+)*$", max_length=256), _Storable]
+Scalar = Annotated[str | bool | int | float, Field(union_mode="left_to_right"), _Storable]
 
 CLOCK_SKEW: Final = timedelta(seconds=60)
 """How far ahead of the database's clock a fact's time may be; further is not evidence of anything."""
@@ -88,7 +98,7 @@ class Gate(Condition):
     """A condition of a step: where it does not hold, the run is blocked with this code."""
 
     blocker: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
-    message: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
+    message: Annotated[str, StringConstraints(min_length=1, max_length=500), _Storable] | None = None
 
 
 def fact_at(facts: JsonValue, path: str) -> JsonValue:
@@ -141,7 +151,8 @@ def _same_or_null(left: JsonValue, right: JsonValue) -> bool:
 def _is_between(value: JsonValue, least: float | None, most: float | None) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return (least is None or value >= least) and (most is None or value <= most)
+    number = _as_double(value)
+    return (least is None or number >= _as_double(least)) and (most is None or number <= _as_double(most))
 
 
 def _is_recent(value: JsonValue, now: datetime, age: timedelta) -> bool:
@@ -159,7 +170,7 @@ def _as_double(number: float) -> float:
     try:
         return float(number)
     except OverflowError:
-        return math.inf
+        return math.copysign(math.inf, number > 0 or -1)
 
 
 def _patch_to(wanted: JsonValue, before: JsonValue) -> JsonValue:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from loop_runner.loops import Loop
+    from loop_runner.loops import KnownLoop
     from loop_runner.models import RunStep
 
 ISSUE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -184,7 +184,7 @@ class IssueAnswer(Answer):
     next_attempt_at: Instant | None = None
 
     @classmethod
-    def of(cls, issue: Issue, live_run: Run | None, loop: Loop | None, now: datetime) -> Self:
+    def of(cls, issue: Issue, live_run: Run | None, loop: KnownLoop, now: datetime) -> Self:
         """The issue as it stands, with what the next run would do; ``now`` is the database's clock."""
         resolution = resolve_next_step(loop, issue, now)
         blockers = resolution.blockers if isinstance(resolution, Blocked) else ()

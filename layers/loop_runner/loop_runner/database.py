@@ -40,8 +40,9 @@ class Database:
     def call(self, function: LiteralString, request: Mapping[str, object]) -> Json:
         """Call a SQL function of one jsonb argument and answer: one statement, one round trip, one commit.
 
-        Such functions are repeatable by design (a claim is found again by its run id, a finish by its lease token), so
-        a connection that breaks under the call is replaced and the call repeated, once.
+        Such functions are repeatable by design: a claim is found again by its run id, a finish by its lease token, an
+        issue by its id; a merge patch may be applied twice. So a connection that breaks under the call is replaced and
+        the call repeated, once. (Of a patch with If-Match that had been applied the second says that it is stale.)
         """
         rows = self.query(f"SELECT {function}(%s) AS answer", [Jsonb(request)])
         return cast("Json", rows[0]["answer"])

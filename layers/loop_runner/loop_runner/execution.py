@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from loop_runner.errors import LoopDefinitionError, UnavailableError
+from loop_runner.errors import UnavailableError
 from loop_runner.executors import EXECUTORS
 from loop_runner.executors.protocol import Completed, Failed, StepCall
 from loop_runner.ledger import Outcome, StepRecord
+from loop_runner.loops import Loop
 from loop_runner.models import LoopStatus, RunMode, RunStatus, StepStatus
 from loop_runner.observability import logger
 from loop_runner.resolver import Blocked, Ended, Ready, next_step, resolve_next_step
@@ -16,7 +17,7 @@ from loop_runner.sanitize import clean_text
 
 if TYPE_CHECKING:
     from loop_runner.ledger import Claim, ClaimRequest, Ledger, Recorded
-    from loop_runner.loops import Loop, LoopCatalog, Step
+    from loop_runner.loops import KnownLoop, LoopCatalog, Step
     from loop_runner.models import Issue
 
 UNEXPECTED_ERROR = "UNEXPECTED_ERROR"
@@ -32,9 +33,6 @@ def run_next_step(ledger: Ledger, loops: LoopCatalog, request: ClaimRequest) -> 
     logger.append_keys(runId=str(claim.run_id))
     try:
         outcome = _outcome(claim, loops)
-    except LoopDefinitionError as error:
-        logger.error("the loop is not valid", extra={"error": error.message})
-        outcome = _failed("INVALID_LOOP", error.message)
     except Exception:
         logger.exception("the run failed unexpectedly")
         outcome = _failed_unexpectedly()
@@ -71,7 +69,7 @@ def _outcome(claim: Claim, loops: LoopCatalog) -> Outcome:
             outcome = _would_run(ready, issue)
         case Ready() as ready:
             outcome = _executed(claim, loop, ready)
-    return replace(outcome, loop_version=loop.version if loop else None)
+    return replace(outcome, loop_version=loop.version if isinstance(loop, Loop) else None)
 
 
 def _blocked(blocked: Blocked) -> Outcome:
@@ -79,7 +77,7 @@ def _blocked(blocked: Blocked) -> Outcome:
     return Outcome(
         status=RunStatus.BLOCKED,
         loop_status=LoopStatus.PAUSED,
-        message=clean_text(first.message),
+        message=first.message,
         step=blocked.step.number if blocked.step else None,
         blocker_code=first.code,
         next_step=next_step(blocked.step) if blocked.step else None,
@@ -111,7 +109,7 @@ def _would_run(ready: Ready, issue: Issue) -> Outcome:
     )
 
 
-def _executed(claim: Claim, loop: Loop | None, ready: Ready) -> Outcome:
+def _executed(claim: Claim, loop: KnownLoop, ready: Ready) -> Outcome:
     step, issue = ready.step, claim.issue
     result = EXECUTORS[step.executor.kind](StepCall(issue, step, claim.run_id, claim.attempt))
     match result:
@@ -153,14 +151,10 @@ def _skipped(steps: tuple[Step, ...]) -> tuple[StepRecord, ...]:
 
 def _failed_unexpectedly() -> Outcome:
     """The details stay in the log: what is unexpected may hold anything."""
-    return _failed(UNEXPECTED_ERROR, "unexpected error: the log lines of this requestId say why")
-
-
-def _failed(code: str, reason: str) -> Outcome:
     return Outcome(
         status=RunStatus.FAILED,
         loop_status=LoopStatus.FAILED,
-        message="the run failed, the issue stays as it is: mend the cause and run the next step again",
-        error_code=code,
-        error_message=clean_text(reason),
+        message="the run failed, the issue stays as it is: run the next step to try again",
+        error_code=UNEXPECTED_ERROR,
+        error_message="unexpected error: the log lines of this requestId say why",
     )

@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Self
 
 from loop_runner.errors import IssueExistsError, IssueNotFoundError, PayloadTooLargeError, PreconditionFailedError
-from loop_runner.models import Issue, Run
+from loop_runner.models import Instant, Issue, Row, Run
 from loop_runner.settings import MAX_FACTS_BYTES
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from loop_runner.database import Database
     from loop_runner.loops import Loop
     from loop_runner.models import Json
 
-_GET_ISSUE = """
-SELECT to_jsonb(i) AS issue, to_jsonb(r) AS run, clock_timestamp() AS now
-FROM loop_issues AS i
-LEFT JOIN loop_runs AS r
-    ON r.issue_id = i.id AND r.mode = 'execute' AND r.status IN ('pending', 'running')
-WHERE i.id = %(issue_id)s
-"""
 
-
-class IssueNow(NamedTuple):
+class IssueNow(Row):
     """An issue, the run that owns it, and the database's clock when both were read."""
 
     issue: Issue
-    live_run: Run | None
-    now: datetime
+    run: Run | None
+    now: Instant
+
+    @classmethod
+    def of(cls, answer: Json) -> Self:
+        """What loop_get_issue answered."""
+        return cls.model_validate(answer)
 
 
 class Issues:
-    """Reads and writes of loop_issues."""
+    """Reads and writes of loop_issues, one round trip each."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def register(self, issue_id: str, loop: Loop, facts: Json, *, actor: str, principal: str | None = None) -> bool:
-        """Register the issue in the loop's initial state; whether it is new.
+    def register(
+        self, issue_id: str, loop: Loop, facts: Json, *, actor: str, principal: str | None = None
+    ) -> tuple[IssueNow, bool]:
+        """Register the issue in the loop's initial state; the issue as it stands, and whether it is new.
 
         Raises IssueExistsError (with another loop), PayloadTooLargeError (the facts).
         """
@@ -57,13 +54,13 @@ class Issues:
         )
         if answer["outcome"] == "tooLarge":
             raise _too_large(issue_id, answer)
-        issue = Issue.model_validate(answer["issue"])
-        if issue.loop_name != loop.name:
+        now = IssueNow.of(answer)
+        if now.issue.loop_name != loop.name:
             raise IssueExistsError(
-                f"issue {issue_id} is registered with the loop {issue.loop_name}; choose another id",
-                details={"loop": issue.loop_name},
+                f"issue {issue_id} is registered with the loop {now.issue.loop_name}; choose another id",
+                details={"loop": now.issue.loop_name},
             )
-        return answer["outcome"] == "registered"
+        return now, answer["outcome"] == "registered"
 
     def patch_facts(
         self,
@@ -73,8 +70,8 @@ class Issues:
         actor: str,
         principal: str | None = None,
         if_match: frozenset[int] | None = None,
-    ) -> Issue:
-        """Merge the patch (RFC 7396) into the facts.
+    ) -> IssueNow:
+        """Merge the patch (RFC 7396) into the facts; the issue as it stands then.
 
         Raises IssueNotFoundError, PreconditionFailedError (If-Match), PayloadTooLargeError (the facts, in all).
         """
@@ -95,16 +92,14 @@ class Issues:
                 raise PreconditionFailedError.of(issue_id, Issue.model_validate(answer["issue"]).version)
             case "tooLarge":
                 raise _too_large(issue_id, answer)
-        return Issue.model_validate(answer["issue"])
+        return IssueNow.of(answer)
 
     def get(self, issue_id: str) -> IssueNow:
         """The issue as it stands. Raises IssueNotFoundError."""
-        rows = self._database.query(_GET_ISSUE, {"issue_id": issue_id})
-        if not rows:
+        rows = self._database.query("SELECT loop_get_issue(%s) AS answer", [issue_id])
+        if rows[0]["answer"] is None:
             raise IssueNotFoundError.of(issue_id)
-        row = rows[0]
-        run = Run.model_validate(row["run"]) if row["run"] else None
-        return IssueNow(Issue.model_validate(row["issue"]), run, cast("datetime", row["now"]))
+        return IssueNow.of(rows[0]["answer"])
 
 
 def _too_large(issue_id: str, answer: Json) -> PayloadTooLargeError:

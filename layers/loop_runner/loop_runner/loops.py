@@ -120,6 +120,10 @@ class Loop(_Definition):
                 seen.add(state)
 
 
+KnownLoop = Loop | LoopDefinitionError | None
+"""What a deployment knows of a loop's name: the loop, why its file is not valid, or nothing."""
+
+
 class LoopCatalog:
     """The loops of a folder, ``<name>.toml`` each, loaded when first asked for."""
 
@@ -131,13 +135,16 @@ class LoopCatalog:
         """The names of all loops in the folder."""
         return sorted(path.stem for path in self._folder.glob("*.toml"))
 
-    def get(self, name: str) -> Loop | None:
-        """The loop, or None where there is no such file; LoopDefinitionError where the file is not valid."""
+    def get(self, name: str) -> KnownLoop:
+        """The loop; None where there is no such file, and the error as a value where the file is not valid."""
         if name not in self._loops:
             path = self._folder / f"{name}.toml"
             if not LOOP_NAME.fullmatch(name) or not path.is_file():
                 return None
-            self._loops[name] = load_loop(path)
+            try:
+                self._loops[name] = load_loop(path)
+            except LoopDefinitionError as error:
+                return error
         return self._loops[name]
 
 
@@ -147,8 +154,7 @@ def load_loop(path: Path) -> Loop:
     try:
         loop = Loop.model_validate(tomllib.loads(content.decode()))
     except ValidationError as error:
-        reasons = [f"{path.name}: {_key(e['loc'])}{e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
-        raise LoopDefinitionError("; ".join(reasons)) from None
+        raise LoopDefinitionError("; ".join(f"{path.name}: {reason}" for reason in _reasons(error))) from None
     except RecursionError:
         raise LoopDefinitionError(f"{path.name}: is nested too deep") from None
     except ValueError as error:  # not TOML, not UTF-8, a number of thousands of digits
@@ -159,5 +165,8 @@ def load_loop(path: Path) -> Loop:
     return loop
 
 
-def _key(location: tuple[int | str, ...]) -> str:
-    return f"{'.'.join(map(str, location))}: " if location else ""
+def _reasons(error: ValidationError) -> list[str]:
+    """What is wrong, each with its key; without the complaints about a list that its own items have caused."""
+    problems = {problem["loc"]: problem["msg"].removeprefix("Value error, ") for problem in error.errors()}
+    causes = [loc for loc in problems if not any(o[: len(loc)] == loc and len(o) > len(loc) for o in problems)]
+    return [f"{'.'.join(map(str, loc))}: {problems[loc]}" if loc else problems[loc] for loc in causes]

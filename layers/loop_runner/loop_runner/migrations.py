@@ -35,13 +35,18 @@ NO_TRANSACTION: Final = "-- migrate: no-transaction"
 LOCK_KEY: Final = 0x6C6F6F70  # "loop"
 LOCK_TIMEOUT_SECONDS: Final = 60
 DDL_LOCK_TIMEOUT: Final = "10s"
-"""A file that cannot have a table's lock by then fails, rather than make every caller of the table wait behind it."""
+"""A file that cannot have a table's lock by then fails, rather than make every caller of the table wait behind it.
+
+Not for a file without a transaction: what runs concurrently waits for others, nobody waits behind it.
+"""
 
 _NUMBERED: Final = re.compile(r"([0-9]{3})_[a-z0-9_]+\.sql")
 _FUNCTION: Final = re.compile(r"[a-z][a-z0-9_]*\.sql")
-_OPAQUE: Final = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"[^\"]*\"|\$(\w*)\$.*?\$\1\$", re.DOTALL)
+_OPAQUE: Final = re.compile(
+    r"[eE]'(?:[^'\\]|''|\\.)*'|--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"[^\"]*\"|\$(\w*)\$.*?\$\1\$", re.DOTALL
+)
 _TRANSACTION_CONTROL: Final = re.compile(
-    r"(?:^|;)\s*((?:BEGIN|START\s+TRANSACTION|COMMIT|END|ROLLBACK|ABORT)\b[^;]*)", re.IGNORECASE
+    r"(?:^|;)\s*((?:BEGIN|START\s+TRANSACTION|PREPARE\s+TRANSACTION|COMMIT|END|ROLLBACK|ABORT)\b[^;]*)", re.IGNORECASE
 )
 
 _LEDGER: Final = """
@@ -192,6 +197,8 @@ def _apply(connection: Connection[DictRow], file: MigrationFile) -> None:
     started = time.monotonic()
     logger.info("applying", extra={"file": file.name})
     try:
+        lock_timeout = DDL_LOCK_TIMEOUT if file.in_transaction else "0"
+        connection.execute("SELECT set_config('lock_timeout', %s, false)", [lock_timeout])
         if file.in_transaction:
             with connection.transaction():
                 connection.execute(file.sql)
@@ -250,7 +257,6 @@ def _lock(connection: Connection[DictRow], timeout_seconds: float) -> None:
                 "nothing was applied: wait until it ends and apply again"
             )
         time.sleep(0.1)
-    connection.execute("SELECT set_config('lock_timeout', %s, false)", [DDL_LOCK_TIMEOUT])
 
 
 def _fetch_one(connection: Connection[DictRow], query: LiteralString, *parameters: object) -> DictRow:

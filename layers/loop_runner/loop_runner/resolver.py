@@ -6,13 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from loop_runner.errors import LoopDefinitionError
 from loop_runner.models import LoopStatus, NextStep
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from loop_runner.conditions import Gate
-    from loop_runner.loops import Loop, Step
+    from loop_runner.loops import KnownLoop, Loop, Step
     from loop_runner.models import Issue
 
 
@@ -53,18 +54,20 @@ class Ended:
 Resolution = Ready | Blocked | Ended
 
 
-def resolve_next_step(loop: Loop | None, issue: Issue, now: datetime) -> Resolution:
+def resolve_next_step(loop: KnownLoop, issue: Issue, now: datetime) -> Resolution:
     """What the next run of the issue does. ``now`` is the database's clock, aware."""
     if issue.hold is not None:
         return Blocked((_on_hold(issue),), _next_step_of(loop, issue, now))
     if loop is None:
         return Blocked((_unknown_loop(issue),))
+    if isinstance(loop, LoopDefinitionError):
+        return Blocked((_invalid_loop(loop, issue),))
     if issue.state not in loop.states:
         return Blocked((_unknown_state(loop, issue),))
     return _walk(loop, issue, now)
 
 
-def next_step_after(loop: Loop | None, issue: Issue, now: datetime) -> NextStep | None:
+def next_step_after(loop: KnownLoop, issue: Issue, now: datetime) -> NextStep | None:
     """The step that the next run would execute once its gates hold; None where there is none."""
     step = _next_step_of(loop, issue, now)
     return next_step(step) if step else None
@@ -75,8 +78,8 @@ def next_step(step: Step) -> NextStep:
     return NextStep(step_number=step.number, step_type=step.type, estimated_duration_ms=step.estimated_duration_ms)
 
 
-def _next_step_of(loop: Loop | None, issue: Issue, now: datetime) -> Step | None:
-    if loop is None or issue.state not in loop.states:
+def _next_step_of(loop: KnownLoop, issue: Issue, now: datetime) -> Step | None:
+    if loop is None or isinstance(loop, LoopDefinitionError) or issue.state not in loop.states:
         return None
     resolution = _walk(loop, issue, now)
     return None if isinstance(resolution, Ended) else resolution.step
@@ -135,6 +138,14 @@ def _unknown_loop(issue: Issue) -> Blocker:
     return Blocker(
         "UNKNOWN_LOOP",
         f"the loop {issue.loop_name} is not deployed. To go on: deploy loops/{issue.loop_name}.toml, then "
+        f"POST /api/loop/issues/{issue.id}/run-next-step {{}}",
+    )
+
+
+def _invalid_loop(error: LoopDefinitionError, issue: Issue) -> Blocker:
+    return Blocker(
+        "INVALID_LOOP",
+        f"the loop {issue.loop_name} is not valid: {error.message}. To go on: mend and deploy the file, then "
         f"POST /api/loop/issues/{issue.id}/run-next-step {{}}",
     )
 

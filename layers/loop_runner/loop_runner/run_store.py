@@ -34,16 +34,22 @@ if TYPE_CHECKING:
 DEFAULT_LEASE_SECONDS: Final = 900
 """How long a run of this store owns its issue, counted from each of its writes, before others may take it over."""
 
+_LOCK_ISSUE: Final = "SELECT id FROM loop_issues WHERE id = %(issue_id)s FOR NO KEY UPDATE"
+
+_EXPIRE_RUN: Final = """
+SELECT loop_expire_run(id, clock_timestamp(), %(ended_by)s)
+FROM loop_runs
+WHERE issue_id = %(issue_id)s
+    AND mode = 'execute' AND status IN ('pending', 'running') AND lease_expires_at <= clock_timestamp()
+"""
+
 _CREATE_RUN: Final = """
-WITH issue AS (
-    SELECT id FROM loop_issues WHERE id = %(issue_id)s FOR NO KEY UPDATE
-),
-created AS (
+WITH created AS (
     INSERT INTO loop_runs (id, issue_id, actor, request_id, mode, metadata, created_at, lease_expires_at)
     SELECT
-        %(id)s, %(issue_id)s, %(actor)s, %(request_id)s, %(mode)s, %(metadata)s, clock_timestamp(),
-        clock_timestamp() + %(lease_seconds)s * interval '1 second'
-    FROM (SELECT count(*) FROM issue) AS locked
+        %(id)s, %(issue_id)s, %(actor)s, %(request_id)s, %(mode)s, %(metadata)s, now,
+        now + %(lease_seconds)s * interval '1 second'
+    FROM clock_timestamp() AS now
     RETURNING *
 ),
 happened AS (
@@ -182,18 +188,26 @@ class RunStore:
         metadata: Json | None = None,
         lease_seconds: int = DEFAULT_LEASE_SECONDS,
     ) -> Run:
-        """Record a pending run. LoopConflictError where another run of the issue is live (dry runs never conflict)."""
+        """Record a pending run, in the place of one whose lease is over.
+
+        Raises LoopConflictError where another run of the issue is live; dry runs never conflict, and take nothing over.
+        """
+        run_id = new_run_id()
         try:
-            rows = self._write(
-                _CREATE_RUN,
-                id=new_run_id(),
-                issue_id=issue_id,
-                actor=actor,
-                request_id=request_id,
-                mode=mode,
-                metadata=_json(metadata),
-                lease_seconds=lease_seconds,
-            )
+            with self._database.transaction():
+                if mode is RunMode.EXECUTE:
+                    self._write(_LOCK_ISSUE, issue_id=issue_id)
+                    self._write(_EXPIRE_RUN, issue_id=issue_id, ended_by=str(run_id))
+                rows = self._write(
+                    _CREATE_RUN,
+                    id=run_id,
+                    issue_id=issue_id,
+                    actor=actor,
+                    request_id=request_id,
+                    mode=mode,
+                    metadata=_json(metadata),
+                    lease_seconds=lease_seconds,
+                )
         except pg.UniqueViolation:
             raise LoopConflictError(f"another run owns issue {issue_id}: wait until it has ended") from None
         run = Run.model_validate(rows[0])
