@@ -39,7 +39,12 @@ hypothesis_settings.load_profile("default")
 
 
 def pytest_report_header() -> str:
-    return f"PostgreSQL: {'TEST_DATABASE_URL' if 'TEST_DATABASE_URL' in os.environ else 'from the wheel'}"
+    """What the figures of this session stand for."""
+    url = os.environ.get("TEST_DATABASE_URL")
+    if not url:
+        return "PostgreSQL: 18, from the wheel"
+    with psycopg.connect(url) as connection:
+        return f"PostgreSQL: {connection.info.parameter_status('server_version')}, of TEST_DATABASE_URL"
 
 
 @pytest.fixture(scope="session")
