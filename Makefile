@@ -6,7 +6,7 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 SAM := .venv-sam/bin
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
@@ -33,7 +33,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.local
 $(SAM)/.installed: requirements/sam.txt | $(BIN)/python
 	@echo "==> installing the SAM command line into .venv-sam (once, about a minute)"
 	@$(BIN)/python -m venv .venv-sam
-	@$(SAM)/python -m pip install --quiet --no-input --require-hashes -r requirements/sam.txt
+	@$(SAM)/python -m pip install -qq --no-input --require-hashes -r requirements/sam.txt
 	@touch $@
 
 # ------------------------------------------------------------------------------------------------------ local
@@ -81,7 +81,7 @@ MACHINE = $(if $(filter arm64,$(ARCH)),aarch64,x86_64)
 
 .PHONY: build-LoopRunnerLayer
 build-LoopRunnerLayer:
-	python3.13 -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-compile \
+	python3.13 -m pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: --no-compile \
 		--implementation cp --python-version 3.13 \
 		--platform manylinux_2_28_$(MACHINE) --platform manylinux2014_$(MACHINE) \
 		--target "$(ARTIFACTS_DIR)/python" --requirement layers/loop_runner/requirements.txt
