@@ -1,7 +1,7 @@
 -- 086: what a run must carry to be claimed once, fenced, taken over, explained and replayed, and the rules of its
 -- lifecycle. Rows written under 083 are brought to these rules first.
 -- Nothing claims runs before this file, so that scans and locks hurt nobody:
--- squawk-ignore-file constraint-missing-not-valid, ban-drop-constraint, require-concurrent-index-creation
+-- squawk-ignore-file constraint-missing-not-valid, ban-drop-constraint, require-concurrent-index-creation, adding-not-nullable-field
 
 ALTER TABLE loop_runs
     ADD COLUMN IF NOT EXISTS principal           text,
@@ -27,6 +27,35 @@ ALTER TABLE loop_runs
     ADD COLUMN IF NOT EXISTS cancel_reason       text,
     ADD COLUMN IF NOT EXISTS lambda_request_id   text,
     ADD COLUMN IF NOT EXISTS log_stream          text;
+
+-- A ledger that was made by hand may name its check of the status otherwise, and lack what the code relies on.
+DO $$
+DECLARE
+    v_check record;
+BEGIN
+    FOR v_check IN
+        SELECT conrelid::regclass AS relation, conname
+        FROM pg_constraint
+        WHERE conrelid IN ('loop_runs'::regclass, 'loop_run_steps'::regclass)
+            AND contype = 'c' AND conname NOT LIKE 'chk_%' AND pg_get_constraintdef(oid) ~ '\mstatus\M'
+    LOOP
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', v_check.relation, v_check.conname);
+    END LOOP;
+END
+$$;
+
+UPDATE loop_runs SET metadata = '{}' WHERE metadata IS NULL;
+UPDATE loop_run_steps SET metadata = '{}' WHERE metadata IS NULL;
+
+ALTER TABLE loop_runs
+    ALTER COLUMN mode SET DEFAULT 'execute',
+    ALTER COLUMN status SET DEFAULT 'pending',
+    ALTER COLUMN metadata SET DEFAULT '{}',
+    ALTER COLUMN metadata SET NOT NULL;
+ALTER TABLE loop_run_steps
+    ALTER COLUMN status SET DEFAULT 'pending',
+    ALTER COLUMN metadata SET DEFAULT '{}',
+    ALTER COLUMN metadata SET NOT NULL;
 
 -- Nobody owns what was left open: no process of an earlier version knows of leases.
 UPDATE loop_runs

@@ -11,9 +11,6 @@ DECLARE
     v_run_id   uuid := (request ->> 'runId')::uuid;
     v_issue    loop_issues;
     v_run      loop_runs;
-    v_previous loop_runs;
-    v_attempt  integer := 1;
-    v_retry_of uuid;
     v_now      timestamptz;
     v_schema   jsonb := loop_schema();
 BEGIN
@@ -56,16 +53,7 @@ BEGIN
 
     IF v_run.id IS NOT NULL THEN
         PERFORM loop_expire_run(v_run.id, v_now, v_run_id::text);
-    END IF;
-
-    SELECT * INTO v_previous
-    FROM loop_runs
-    WHERE issue_id = v_issue.id AND mode = 'execute'
-    ORDER BY created_at DESC, id DESC
-    LIMIT 1;
-    IF v_previous.status = 'failed' AND v_previous.state_before = v_issue.state THEN
-        v_attempt := v_previous.attempt + 1;
-        v_retry_of := v_previous.id;
+        SELECT * INTO v_issue FROM loop_issues WHERE id = v_issue.id; -- the lost run counts as an attempt
     END IF;
 
     INSERT INTO loop_runs (
@@ -73,15 +61,24 @@ BEGIN
         state_before, lease_token, lease_expires_at, lambda_request_id, log_stream
     ) VALUES (
         v_run_id, v_issue.id, request ->> 'actor', request ->> 'principal', request ->> 'requestId', 'execute', 'running',
-        v_now, v_now, v_issue.loop_name, v_attempt, v_retry_of,
+        v_now, v_now, v_issue.loop_name, v_issue.failed_attempts + 1, v_issue.failed_run_id,
         v_issue.state, (request ->> 'leaseToken')::uuid, v_now + (request ->> 'leaseMs')::bigint * interval '1 millisecond',
         request ->> 'lambdaRequestId', request ->> 'logStream'
     )
+    ON CONFLICT (issue_id) WHERE mode = 'execute' AND status IN ('pending', 'running') DO NOTHING
     RETURNING * INTO v_run;
+
+    IF NOT FOUND THEN -- recorded by somebody who does not take the issue's lock
+        SELECT * INTO STRICT v_run
+        FROM loop_runs
+        WHERE issue_id = v_issue.id AND mode = 'execute' AND status IN ('pending', 'running');
+        RETURN jsonb_build_object('outcome', 'conflict', 'now', v_now, 'run', to_jsonb(v_run));
+    END IF;
 
     INSERT INTO loop_events (issue_id, run_id, event_type, event_data, occurred_at)
     VALUES (v_issue.id, v_run_id, 'loop_run_started',
-            jsonb_build_object('actor', v_run.actor, 'attempt', v_attempt, 'state', v_issue.state), v_now);
+            jsonb_strip_nulls(jsonb_build_object('actor', v_run.actor, 'principal', v_run.principal,
+                                                 'attempt', v_run.attempt, 'state', v_issue.state)), v_now);
 
     RETURN jsonb_build_object('outcome', 'claimed', 'now', v_now, 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run));
 END

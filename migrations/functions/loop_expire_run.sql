@@ -22,11 +22,14 @@ BEGIN
         error_message = 'no outcome was recorded before the lease ended; run the next step again',
         message = 'lost: the lease ended before an outcome was recorded',
         state_after = r.state_before,
+        issue_version = (SELECT version FROM loop_issues WHERE id = r.issue_id),
         loop_status = 'failed'
     WHERE r.id = lost_run_id AND r.status IN ('pending', 'running')
     RETURNING * INTO v_run;
 
     IF FOUND THEN
+        UPDATE loop_issues SET failed_attempts = v_run.attempt, failed_run_id = v_run.id WHERE id = v_run.issue_id;
+
         INSERT INTO loop_events (issue_id, run_id, event_type, event_data, occurred_at)
         VALUES (v_run.issue_id, v_run.id, 'loop_run_failed',
                 jsonb_build_object('errorCode', 'LEASE_EXPIRED', 'endedBy', ended_by), at_time);

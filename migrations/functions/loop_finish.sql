@@ -49,9 +49,12 @@ BEGIN
         RETURN jsonb_build_object('recorded', false, 'run', to_jsonb(v_run), 'steps', coalesce(v_steps, '[]'));
     END IF;
 
-    IF v_state IS DISTINCT FROM v_issue.state OR v_facts IS DISTINCT FROM v_issue.facts THEN
+    IF v_run.status = 'failed' THEN
+        UPDATE loop_issues SET failed_attempts = v_run.attempt, failed_run_id = v_run.id WHERE id = v_issue.id;
+    ELSIF v_state IS DISTINCT FROM v_issue.state OR v_facts IS DISTINCT FROM v_issue.facts THEN
         UPDATE loop_issues
-        SET state = v_state, facts = v_facts, version = v_issue.version, updated_at = v_now
+        SET state = v_state, facts = v_facts, version = v_issue.version, updated_at = v_now,
+            failed_attempts = 0, failed_run_id = NULL
         WHERE id = v_issue.id;
     END IF;
 

@@ -1,22 +1,29 @@
--- JSON Merge Patch (RFC 7396): the result of applying patch to target.
+-- JSON Merge Patch (RFC 7396): the result of applying patch to target. Each level is built once: key by key it would be
+-- copied for every key.
 CREATE OR REPLACE FUNCTION loop_merge_patch(target jsonb, patch jsonb) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
-DECLARE
-    v_result jsonb;
-    v_key    text;
-    v_value  jsonb;
 BEGIN
     IF jsonb_typeof(patch) IS DISTINCT FROM 'object' THEN
         RETURN patch;
     END IF;
-    v_result := CASE WHEN jsonb_typeof(target) = 'object' THEN target ELSE '{}'::jsonb END;
-    FOR v_key, v_value IN SELECT key, value FROM jsonb_each(patch) LOOP
-        IF v_value = 'null' THEN
-            v_result := v_result - v_key;
-        ELSE
-            v_result := v_result || jsonb_build_object(v_key, loop_merge_patch(v_result -> v_key, v_value));
-        END IF;
-    END LOOP;
-    RETURN v_result;
+    IF jsonb_typeof(target) IS DISTINCT FROM 'object' THEN
+        target := '{}';
+    END IF;
+    RETURN coalesce((
+        SELECT jsonb_object_agg(merged.key, merged.value)
+        FROM (
+            SELECT t.key, t.value
+            FROM jsonb_each(target) AS t
+            LEFT JOIN jsonb_each(patch) AS p ON p.key = t.key
+            WHERE p.key IS NULL
+            UNION ALL
+            SELECT
+                p.key,
+                CASE jsonb_typeof(p.value) WHEN 'object' THEN loop_merge_patch(t.value, p.value) ELSE p.value END
+            FROM jsonb_each(patch) AS p
+            LEFT JOIN jsonb_each(target) AS t ON t.key = p.key
+            WHERE p.value <> 'null'
+        ) AS merged
+    ), '{}');
 END
 $$;

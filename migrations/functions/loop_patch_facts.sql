@@ -34,7 +34,7 @@ BEGIN
         VALUES (v_issue.id, 'loop_facts_changed', jsonb_strip_nulls(jsonb_build_object(
             'actor', request ->> 'actor', 'principal', request ->> 'principal', 'version', v_issue.version,
             'factKeys', (SELECT jsonb_agg(k.key ORDER BY k.key)
-                         FROM (SELECT key FROM jsonb_object_keys(request -> 'patch') AS key LIMIT 20) AS k))), v_now);
+                         FROM (SELECT left(key, 128) AS key FROM jsonb_object_keys(request -> 'patch') AS key LIMIT 20) AS k))), v_now);
     END IF;
     RETURN jsonb_build_object('outcome', 'patched') || loop_get_issue(v_issue.id);
 END

@@ -105,13 +105,13 @@ def test_skips_to_the_final_state_complete_the_issue_and_are_recorded(deploy: De
     ]
 
 
-def test_active_means_that_there_is_a_next_step(deploy: Deploy) -> None:
-    """What is left after WORK is skipped: nothing is left to run, hence the run's answer is not active."""
+def test_steps_left_that_are_all_skipped_are_skipped_by_the_next_call(deploy: Deploy) -> None:
+    """Not by this one: it has read the facts before its step, and an end is for good."""
     client = deploy(SMALL)
     register(client, {"trivial": True})
     body = client.run().json
-    assert body["stepExecuted"]["stepType"] == "WORK"
-    assert (body["loopStatus"] == "active") == ("nextStep" in body)
+    assert (body["stepExecuted"]["stepType"], body["loopStatus"], "nextStep" in body) == ("WORK", "active", False)
+    assert client.run().json["loopStatus"] == "completed"
 
 
 def test_an_issue_in_a_failed_state_is_finished_and_failed(deploy: Deploy, sql: Sql) -> None:
@@ -189,11 +189,11 @@ def test_the_call_that_clears_a_blocker_is_whole_however_long_its_value(deploy: 
     assert client("PATCH", ISSUE, message[message.rindex(" {") + 1 :]).json["unmetGates"] == []
 
 
-def test_a_run_after_a_failed_one_is_its_next_attempt(deploy: Deploy, sql: Sql) -> None:
+def test_a_run_after_a_lost_one_is_its_next_attempt(deploy: Deploy, sql: Sql) -> None:
     register(deploy(SMALL))
     first = str(
-        sql.one("""INSERT INTO loop_runs (issue_id, actor, request_id, status, state_before, completed_at)
-        VALUES ('AFU9-123', 'ann', 'r', 'failed', 'OPEN', now()) RETURNING id""")["id"]
+        sql.one("""INSERT INTO loop_runs (issue_id, actor, request_id, status, lease_expires_at)
+        VALUES ('AFU9-123', 'ann', 'r', 'running', now()) RETURNING id""")["id"]
     )
     second = deploy(SMALL).run().json
     assert second["stepExecuted"]["status"] == "completed"

@@ -88,15 +88,28 @@ class TestLostConnection:
         assert sql.one("SELECT id FROM loop_runs")["id"] == claiming.result(30).run_id
         assert len(sql("SELECT * FROM loop_events WHERE event_type = 'loop_run_started'")) == 1
 
-    def test_write_that_cannot_be_repeated_is_unavailable_and_the_next_one_works(
-        self, database: Database, sql: Sql
+    def test_write_that_cannot_be_repeated_is_made_once_after_it(
+        self, ledger: Ledger, database: Database, sql: Sql
     ) -> None:
-        store = RunStore(database)
         kill(database, sql)
-        with pytest.raises(UnavailableError):
-            create(store)
-        assert sql("SELECT * FROM loop_runs") == []
-        assert sql.one("SELECT id FROM loop_runs WHERE id = %s", create(store).id)
+        run = create(RunStore(database))
+        assert sql.one("SELECT id FROM loop_runs")["id"] == run.id
+        kill(database, sql)
+        assert Issues(database).patch_facts(ISSUE, {"a": 1}, actor="ann").issue.version == 2
+
+    def test_patch_that_is_interrupted_is_not_repeated_and_says_so(
+        self, ledger: Ledger, database: Database, sql: Sql
+    ) -> None:
+        """Repeated it could overwrite what somebody else has written in between."""
+        with ThreadPoolExecutor(1) as pool, sql.connection.transaction():
+            sql("SELECT * FROM loop_issues FOR UPDATE")
+            patching = pool.submit(Issues(database).patch_facts, ISSUE, {"a": 1}, actor="ann")
+            wait_for_blocked(sql)
+            kill(database, sql)
+            with pytest.raises(UnavailableError, match="look whether this call was done") as lost:
+                patching.result(30)
+        assert lost.value.may_be_done
+        assert sql.one("SELECT facts, version FROM loop_issues") == {"facts": {}, "version": 1}
 
     def test_read_is_repeated(self, database: Database, sql: Sql) -> None:
         run = create(RunStore(database))

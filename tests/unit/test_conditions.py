@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from pydantic import ValidationError
 
+from loop_runner import facts as facts_module
 from loop_runner.conditions import Condition, fact_at, is_empty, same
 from tests.unit.strategies import CONDITIONS, FACTS, INSTANTS, JSON, NOW, STORED_FACTS, merge_patch
 
@@ -292,3 +293,8 @@ def test_a_condition_that_no_facts_meet_is_refused(condition: dict[str, Any]) ->
 def test_an_age_that_no_clock_can_measure_is_refused(seconds: int) -> None:
     with pytest.raises(ValidationError):
         Condition.model_validate({"fact": "a", "max_age_seconds": seconds})
+
+
+@given(STORED_FACTS, FACTS)
+def test_the_patch_that_looks_ahead_is_rfc_7396(facts: dict[str, Any], patch: dict[str, Any]) -> None:
+    assert facts_module.merge_patch(facts, patch) == merge_patch(facts, patch)

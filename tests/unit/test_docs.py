@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from loop_runner import errors, execution
-from loop_runner.loops import load_loop
+from loop_runner.conditions import Condition
+from loop_runner.loops import Loop, Step, load_loop
 from tests.conftest import LOOPS, ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 README = (ROOT / "README.md").read_text()
 CONTRACT = (ROOT / "docs/contracts/loop-api.v1.md").read_text()
@@ -90,6 +94,15 @@ def test_contract_has_the_codes_that_runs_end_with() -> None:
         execution.UNEXPECTED_ERROR,
     ):
         assert f"\n| {code} |" in CONTRACT
+
+
+def test_loop_of_the_guide_is_a_loop(tmp_path: Path) -> None:
+    guide = (ROOT / "docs/loops/README.md").read_text()
+    (tmp_path / "support.toml").write_text(re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)[0])
+    assert load_loop(tmp_path / "support.toml").name == "support"
+    for keys in (Loop.model_fields, Step.model_fields, Condition.model_fields):
+        for name, key in keys.items():
+            assert f"`{key.alias or name}`" in guide
 
 
 def test_page_of_the_loop_has_each_step_fact_and_blocker_in_order() -> None:

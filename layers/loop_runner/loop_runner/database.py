@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
 
 import psycopg
 from psycopg import errors as pg
+from psycopg import pq
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
@@ -37,47 +38,57 @@ class Database:
         self._url = url
         self._connection: Connection[DictRow] | None = None
 
-    def call(self, function: LiteralString, request: Mapping[str, object]) -> Json:
+    def call(self, function: LiteralString, request: Mapping[str, object], *, repeatable: bool = True) -> Json:
         """Call a SQL function of one jsonb argument and answer: one statement, one round trip, one commit.
 
-        Such functions are repeatable by design: a claim is found again by its run id, a finish by its lease token, an
-        issue by its id; a merge patch may be applied twice. So a connection that breaks under the call is replaced and
-        the call repeated, once. (Of a patch with If-Match that had been applied the second says that it is stale.)
+        Most are repeatable by design: a claim is found again by its run id, a finish by its lease token, an issue by
+        its id. See ``query``.
         """
-        rows = self.query(f"SELECT {function}(%s) AS answer", [Jsonb(request)])
+        rows = self.query(f"SELECT {function}(%s) AS answer", [Jsonb(request)], repeatable=repeatable)
         return cast("Json", rows[0]["answer"])
 
     def query(
         self, sql: LiteralString, parameters: list[Any] | dict[str, Any], *, repeatable: bool = True
     ) -> list[DictRow]:
-        """Run one statement in a transaction of its own. UnavailableError when the database cannot serve it."""
+        """Run one statement in a transaction of its own. UnavailableError when the database cannot serve it.
+
+        A connection that breaks under a repeatable statement is replaced and the statement repeated, once. One that is
+        not repeatable is preceded by a look whether the connection is still there.
+        """
+        if not repeatable:
+            self._look()
         for repetition in range(2 if repeatable else 1, 0, -1):
             try:
                 cursor = self.connection().execute(sql, parameters)
                 return cursor.fetchall() if cursor.description else []
             except psycopg.Error as error:
                 # A server that has become a reader after a failover: the writer is behind a new connection.
-                lost = isinstance(error, pg.ReadOnlySqlTransaction) or self._is_broken()
-                if lost:
+                is_lost = self._is_broken()
+                if is_lost or isinstance(error, pg.ReadOnlySqlTransaction):
                     self.close()
-                if lost and repetition > 1:
-                    logger.warning(
-                        "the database connection was lost, connecting again", extra={"error": type(error).__name__}
-                    )
-                    continue
-                raise_unavailable(error)
+                    if repetition > 1:
+                        logger.warning("connecting to the database again", extra={"error": type(error).__name__})
+                        continue
+                raise_unavailable(error, may_be_done=is_lost)
                 raise
         raise AssertionError("unreachable")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Run the queries within in one transaction, none of them repeatable."""
+        self._look()
         try:
             with self.connection().transaction():
                 yield
         except psycopg.Error as error:
             raise_unavailable(error)
             raise
+
+    def _look(self) -> None:
+        """Replace a connection that is not there any more: a server does not say that it closed one."""
+        idle = pq.TransactionStatus.IDLE
+        if self._connection is not None and self._connection.info.transaction_status is idle:
+            self.query("SELECT 1", [])
 
     def _is_broken(self) -> bool:
         return self._connection is not None and self._connection.broken
@@ -105,11 +116,13 @@ class Database:
             self._connection = None
 
 
-def raise_unavailable(error: psycopg.Error) -> None:
+def raise_unavailable(error: psycopg.Error, *, may_be_done: bool = False) -> None:
     """Raise the UnavailableError that the error means; return where it means something else."""
     if not isinstance(error, (*_SCHEMA_ERRORS, *_OUT_OF_REACH)):
         return
     logger.warning("the database cannot serve", extra={"error": type(error).__name__, "sqlstate": error.sqlstate})
     if isinstance(error, _SCHEMA_ERRORS):
         raise UnavailableError(SCHEMA_TOO_OLD) from error
-    raise UnavailableError(headers={"retry-after": "1"}) from error
+    if isinstance(error, pg.InsufficientPrivilege):
+        raise UnavailableError("the functions' database role lacks a right: the log says which, grant it") from error
+    raise UnavailableError(may_be_done=may_be_done, headers={"retry-after": "1"}) from error

@@ -151,10 +151,19 @@ class PayloadTooLargeError(LoopError):
 
 
 class UnavailableError(LoopError):
-    """The database is out of reach; nothing is lost, try again."""
+    """The database is out of reach and nothing was changed: try again."""
 
     code = "UNAVAILABLE"
     status = 503
+
+    def __init__(
+        self, message: str | None = None, *, may_be_done: bool = False, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """``may_be_done``: the statement was sent and its answer lost."""
+        self.may_be_done = may_be_done
+        if may_be_done:
+            message = "The database was lost before it answered: look whether this call was done before you repeat it."
+        super().__init__(message, headers=headers)
 
 
 class ConfigurationError(LoopError):

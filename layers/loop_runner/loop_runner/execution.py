@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 from loop_runner.errors import UnavailableError
 from loop_runner.executors import EXECUTORS
 from loop_runner.executors.protocol import Completed, Failed, StepCall
+from loop_runner.facts import merge_patch
 from loop_runner.ledger import Outcome, StepRecord
 from loop_runner.loops import Loop
 from loop_runner.models import LoopStatus, RunMode, RunStatus, StepStatus
 from loop_runner.observability import logger
-from loop_runner.resolver import Blocked, Ended, Ready, next_step, resolve_next_step
+from loop_runner.resolver import Blocked, Ended, Ready, next_step, next_step_after, resolve_next_step
 from loop_runner.sanitize import clean_text
 
 if TYPE_CHECKING:
     from loop_runner.ledger import Claim, ClaimRequest, Ledger, Recorded
-    from loop_runner.loops import KnownLoop, LoopCatalog, Step
+    from loop_runner.loops import LoopCatalog, Step
     from loop_runner.models import Issue
 
 UNEXPECTED_ERROR = "UNEXPECTED_ERROR"
@@ -68,7 +69,7 @@ def _outcome(claim: Claim, loops: LoopCatalog) -> Outcome:
         case Ready() as ready if dry_run:
             outcome = _would_run(ready, issue)
         case Ready() as ready:
-            outcome = _executed(claim, loop, ready)
+            outcome = _executed(claim, ready)
     return replace(outcome, loop_version=loop.version if isinstance(loop, Loop) else None)
 
 
@@ -109,27 +110,21 @@ def _would_run(ready: Ready, issue: Issue) -> Outcome:
     )
 
 
-def _executed(claim: Claim, loop: KnownLoop, ready: Ready) -> Outcome:
-    step, issue = ready.step, claim.issue
+def _executed(claim: Claim, ready: Ready) -> Outcome:
+    loop, step, issue = ready.loop, ready.step, claim.issue
     result = EXECUTORS[step.executor.kind](StepCall(issue, step, claim.run_id, claim.attempt))
     match result:
         case Completed(facts=facts):
-            after = resolve_next_step(loop, issue.model_copy(update={"state": step.to}), claim.now)
-            ended = after if isinstance(after, Ended) else None  # also when all that is left is skipped
-            state = ended.state if ended else step.to
+            after = issue.model_copy(update={"state": step.to, "facts": merge_patch(issue.facts, facts)})
             return Outcome(
                 status=RunStatus.COMPLETED,
-                loop_status=ended.loop_status if ended else LoopStatus.ACTIVE,
-                message=f"{step.type} completed, issue {issue.id} is {state}",
+                loop_status=_status_in(loop, step.to),
+                message=f"{step.type} completed, issue {issue.id} is {step.to}",
                 step=step.number,
-                state_after=state,
+                state_after=step.to,
                 facts=facts or None,
-                next_step=next_step(after.step) if not isinstance(after, Ended) and after.step else None,
-                steps=(
-                    *_skipped(ready.skipped),
-                    StepRecord(step.number, step.type, StepStatus.COMPLETED),
-                    *_skipped(ended.skipped if ended else ()),
-                ),
+                next_step=next_step_after(loop, after, claim.now),
+                steps=(*_skipped(ready.skipped), StepRecord(step.number, step.type, StepStatus.COMPLETED)),
             )
         case Failed(code=code, message=message):
             reason = clean_text(message)
@@ -143,6 +138,12 @@ def _executed(claim: Claim, loop: KnownLoop, ready: Ready) -> Outcome:
                 next_step=next_step(step),
                 steps=(*_skipped(ready.skipped), StepRecord(step.number, step.type, StepStatus.FAILED, reason)),
             )
+
+
+def _status_in(loop: Loop, state: str) -> LoopStatus:
+    if state in loop.completed_states:
+        return LoopStatus.COMPLETED
+    return LoopStatus.FAILED if state in loop.failed_states else LoopStatus.ACTIVE
 
 
 def _skipped(steps: tuple[Step, ...]) -> tuple[StepRecord, ...]:

@@ -34,7 +34,11 @@ def identify(context: Mapping[str, Any], headers: Mapping[str, str], settings: S
     authorizer = context.get("authorizer")
     if authorizer is None:
         person = _person(headers)
-        if person is None or not settings.trust_actor_header:
+        if person is not None and not settings.trust_actor_header:
+            raise UnauthorizedError(
+                f"the header {ACTOR_HEADER} alone is not trusted here: call with AWS SigV4 or a token"
+            )
+        if person is None:
             raise UnauthorizedError
         return Identity(person)
     if not isinstance(authorizer, Mapping):

@@ -84,7 +84,7 @@ class Issues:
         }
         if if_match is not None:
             request["ifMatch"] = sorted(if_match)
-        answer = self._database.call("loop_patch_facts", request)
+        answer = self._database.call("loop_patch_facts", request, repeatable=False)
         match answer["outcome"]:
             case "issueNotFound":
                 raise IssueNotFoundError.of(issue_id)

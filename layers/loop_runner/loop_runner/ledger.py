@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, LiteralString, cast
 from uuid import UUID, uuid4
 
 from pydantic import TypeAdapter
@@ -115,7 +115,7 @@ class Ledger:
         UnavailableError (database, or its schema).
         """
         run_id, lease_token = new_run_id(), uuid4()
-        answer = self._database.call("loop_claim", _given({
+        answer = self._call(run_id, "loop_claim", _given({
             "codeVersion": CODE_VERSION,
             "requiredSchema": REQUIRED_SCHEMA,
             "runId": str(run_id),
@@ -144,6 +144,15 @@ class Ledger:
         attempt = cast("dict[str, Any]", answer.get("run", {})).get("attempt", 1)
         now = _INSTANT.validate_python(answer["now"])
         return Claim(request, run_id, lease_token, Issue.model_validate(answer["issue"]), now, attempt)
+
+    def _call(self, run_id: UUID, function: LiteralString, request: Mapping[str, object]) -> Json:
+        """Call a function for a run; where its answer was lost, the error names the run to look at."""
+        try:
+            return self._database.call(function, request)
+        except UnavailableError as error:
+            if error.may_be_done:
+                error.details["runId"] = str(run_id)
+            raise
 
     def finish(self, claim: Claim, outcome: Outcome) -> Recorded:
         """End the claimed run: its record, its steps, the issue's state and facts and the events, all or nothing."""

@@ -105,7 +105,7 @@ class MigrationFile:
 def read_folder(folder: Path) -> list[MigrationFile]:
     """The files in the order in which they are applied. MigrationError names what does not fit."""
     files = [_read(path, folder, _NUMBERED) for path in sorted(folder.glob("*.sql"))]
-    functions = [_read(path, folder, _FUNCTION) for path in sorted(folder.glob("functions/*.sql"))]
+    functions = [_read(path, folder, _FUNCTION) for path in sorted(folder.glob("functions/*.sql"), key=_is_last)]
     if not files:
         raise MigrationError(f"there are no migrations in {folder}: MIGRATIONS_DIR names the folder")
     for before, after in pairwise(files):
@@ -146,6 +146,11 @@ def verify(url: str, folder: Path) -> list[str]:
     except MigrationError as error:
         return [error.message]
     return [f"{name}: is {state}" for name, state in states.items() if state is not State.APPLIED]
+
+
+def _is_last(function: Path) -> tuple[bool, str]:
+    """Sorts by name, and last the one that says which schema this is: by then it is."""
+    return function.name == "loop_schema.sql", function.name
 
 
 def _read(path: Path, folder: Path, pattern: re.Pattern[str]) -> MigrationFile:

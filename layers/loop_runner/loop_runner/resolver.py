@@ -28,8 +28,9 @@ class Blocker:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """This step can run, after those that are skipped on the way to it."""
+    """This step of the loop can run, after those that are skipped on the way to it."""
 
+    loop: Loop
     step: Step
     skipped: tuple[Step, ...]
 
@@ -95,7 +96,7 @@ def _walk(loop: Loop, issue: Issue, now: datetime) -> Resolution:
             continue
         if unmet := [gate for gate in step.require if not gate.holds(issue.facts, now)]:
             return Blocked(tuple(_unmet(gate, issue, now) for gate in unmet), step)
-        return Ready(step, tuple(skipped))
+        return Ready(loop, step, tuple(skipped))
     ended = LoopStatus.COMPLETED if state in loop.completed_states else LoopStatus.FAILED
     return Ended(state, ended, tuple(skipped))
 
@@ -130,7 +131,7 @@ def _on_hold(issue: Issue) -> Blocker:
     return Blocker(
         "ON_HOLD",
         f"{hold.get('by')} holds the issue since {hold.get('since')}: {hold.get('reason')}. "
-        f'To go on: POST /api/loop/issues/{issue.id}/resume {{"reason":"<reason>"}}',
+        f"To go on: have the hold ended, then POST /api/loop/issues/{issue.id}/run-next-step {{}}",
     )
 
 
@@ -154,5 +155,5 @@ def _unknown_state(loop: Loop, issue: Issue) -> Blocker:
     return Blocker(
         "UNKNOWN_STATE",
         f"the loop {loop.name} does not know the state {issue.state}, it has {', '.join(sorted(loop.states))}. "
-        f'To go on: POST /api/loop/issues/{issue.id}/state {{"state":"{loop.initial_state}","reason":"<reason>"}}',
+        f"To go on: deploy a loop that knows it, then POST /api/loop/issues/{issue.id}/run-next-step {{}}",
     )

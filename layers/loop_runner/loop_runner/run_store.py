@@ -2,7 +2,8 @@
 
 The run of a call is claimed and finished through the ledger, two round trips; this store is for everything that reads
 runs, and for tools that record a run of their own, statement by statement. Both keep the same rules: one live run per
-issue, terminal is immutable, the timeline tells each run's start and end.
+issue, terminal is immutable, the timeline tells each run's start and end. What a call has claimed only the holder of
+its lease token writes: the store refuses.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ updated AS (
         blocker_code = coalesce(%(blocker_code)s, r.blocker_code),
         metadata = r.metadata || %(metadata)s
     FROM moment AS m
-    WHERE r.id = %(id)s AND r.status = ANY(%(sources)s)
+    WHERE r.id = %(id)s AND r.status = ANY(%(sources)s) AND r.lease_token IS NULL
     RETURNING r.*, m.now AS moment
 ),
 ended AS (
@@ -137,7 +138,7 @@ _CREATE_STEP: Final = """
 INSERT INTO loop_run_steps (run_id, step_number, step_type, metadata, created_at)
 SELECT r.id, %(step_number)s, %(step_type)s, %(metadata)s, clock_timestamp()
 FROM loop_runs AS r
-WHERE r.id = %(run_id)s AND r.status IN ('pending', 'running')
+WHERE r.id = %(run_id)s AND r.status IN ('pending', 'running') AND r.lease_token IS NULL
 FOR SHARE
 RETURNING *
 """
@@ -253,8 +254,7 @@ class RunStore:
                 lease_seconds=lease_seconds,
             )
         if not rows:
-            before = self.get_run(run_id)
-            raise IllegalTransitionError(f"run {run_id} is {before.status}, it does not become {status}")
+            raise self._refusal(run_id, f"it does not become {status}")
         run = Run.model_validate(rows[0])
         _log("update_run_status", run)
         return run
@@ -286,8 +286,7 @@ class RunStore:
         except pg.CheckViolation:
             raise InvalidRequestError("step numbers start at 1") from None
         if not rows:
-            run = self.get_run(run_id)
-            raise IllegalTransitionError(f"run {run_id} is {run.status}, it takes no more steps")
+            raise self._refusal(run_id, "it takes no more steps")
         step = RunStep.model_validate(rows[0])
         _log("create_step", step)
         return step
@@ -327,6 +326,13 @@ class RunStore:
         run = RunWithSteps.model_validate(rows[0])
         _log("get_run_with_steps", run)
         return run
+
+    def _refusal(self, run_id: UUID, what: str) -> IllegalTransitionError:
+        """Why a write matched no row. Raises RunNotFoundError."""
+        run = self.get_run(run_id)
+        if run.status in TERMINAL_RUN:
+            return IllegalTransitionError(f"run {run_id} is {run.status}, {what}")
+        return IllegalTransitionError(f"run {run_id} is {run.status}, {what} here: a call holds it, or it is too early")
 
     def _write(self, sql: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
         return self._database.query(sql, parameters, repeatable=False)
