@@ -51,10 +51,12 @@ sql: $(VENV)/.local ## a psql prompt on the rows of the running `make dev`
 
 # ------------------------------------------------------------------------------------------------ tests, checks
 .PHONY: test
-test: $(VENV)/.dev ## every test that needs neither Docker nor AWS (TEST_DATABASE_URL: on another PostgreSQL)
+test: $(VENV)/.dev ## every test that needs neither Docker nor AWS (ARGS="-k walk": some; TEST_DATABASE_URL)
 	@rm -f .coverage .coverage.*
 	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --cov --cov-report= $(ARGS)
+ifeq ($(strip $(ARGS)),)
 	$(BIN)/coverage report --include='*/loop_runner/run_store.py' --show-missing --fail-under=100
+endif
 
 .PHONY: check
 check: $(VENV)/.dev $(SAM)/.installed ## formatting, lint, types, direction of imports, template, migrations

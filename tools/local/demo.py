@@ -41,7 +41,8 @@ _DRAFT: Final = {"draft": {"committed": True, "status": "valid"}}
 def run_demo(root: Path = ROOT) -> int:
     """Show everything on a stack of its own, which leaves nothing behind; exit status 0."""
     printer = Printer()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: no process is left behind
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(143))  # unwinds: no process and no file is left behind
     settings = LocalSettings.from_environment(os.environ, root)
     with contextlib.ExitStack() as cleanup:
         log = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="loop-runner-demo-"))) / "functions.log"

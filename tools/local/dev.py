@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -14,8 +15,10 @@ from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from loop_runner.errors import LoopDefinitionError
+from loop_runner.loops import LoopCatalog
 from tools.local.binaries import PostgresError, wheel_bin
-from tools.local.sample import ACTOR, register_sample_issue
+from tools.local.sample import ACTOR, read_sample, register_sample_issue
 from tools.local.settings import ROOT, LocalSettings
 from tools.local.stack import Stack, StackError
 
@@ -47,6 +50,7 @@ def run_dev(root: Path = ROOT) -> int:
     local = root / ".local"
     log_file = local / "functions.log"
     try:
+        _check_loops(LocalSettings.from_environment(os.environ, root).loops)
         stack = Stack(
             root=root,
             data_folder=local / "postgres",
@@ -67,18 +71,38 @@ def run_dev(root: Path = ROOT) -> int:
         return 0
 
 
+def _check_loops(folder: Path) -> None:
+    """Load every loop, as the functions will; StackError names file, key and reason of each that is not valid."""
+    catalog = LoopCatalog(folder)
+    if not catalog.names():
+        raise StackError(f"there is no loop in {folder}: LOOPS_DIR names a folder of TOML files, one a loop")
+    errors = [loop.message for loop in map(catalog.get, catalog.names()) if isinstance(loop, LoopDefinitionError)]
+    names = [name for name in catalog.names() if catalog.get(name) is None]
+    errors += [f"{name}.toml: a loop's name has small letters, digits and hyphens only" for name in names]
+    if errors:
+        raise StackError("\n       ".join(errors))
+
+
 def _register_sample(stack: Stack, root: Path) -> None:
-    """Give a database without issues its first one."""
+    """Give a database without issues its first one, and say what to call."""
+    settings = LocalSettings.from_environment(os.environ, root)
+    if settings.trust_actor_header not in {"1", "true"}:
+        _say("==> TRUST_ACTOR_HEADER=0: no call has an identity here, every one but GET /api/health is 401")
+        return
+    sample = read_sample(root)
+    loops = LoopCatalog(settings.loops).names()
+    if sample["loop"] not in loops:
+        _say(f"==> loops in {settings.loops}: {', '.join(loops)}. Register an issue:")
+        body = json.dumps({"loop": loops[0]})
+        _say(f"    curl -X PUT {stack.url}/api/loop/issues/TEST-1 -H 'x-afu9-sub: {ACTOR}' -d '{body}'")
+        return
     with psycopg.connect(stack.database_url) as connection:
         row = connection.execute("SELECT EXISTS (SELECT FROM loop_issues)").fetchone()
-    if row is not None and row[0]:
-        return
-    if LocalSettings.from_environment(os.environ, root).trust_actor_header not in {"1", "true"}:
-        _say("==> no sample issue: with TRUST_ACTOR_HEADER=0 no call has an identity")
-        return
-    issue_id, _ = register_sample_issue(stack.url, root)
-    _say(f"==> registered issue {issue_id}. Run its next step:")
-    _say(f"    curl -X POST {stack.url}/api/loop/issues/{issue_id}/run-next-step -H 'x-afu9-sub: {ACTOR}' -d '{{}}'")
+    if row is not None and not row[0]:
+        register_sample_issue(stack.url, root)
+        _say(f"==> registered issue {sample['issueId']}")
+    _say("==> run its next step:")
+    _say(f"    curl -X POST {stack.url}/api/loop/issues/{sample['issueId']}/run-next-step -H 'x-afu9-sub: {ACTOR}'")
 
 
 @contextlib.contextmanager
@@ -114,7 +138,8 @@ def run_sql(root: Path = ROOT) -> NoReturn:
         environment["PGPASSWORD"] = str(password)
     psql = _psql()
     sys.stdout.flush()
-    os.execve(psql, [psql, make_conninfo(**parts)], environment)
+    strict = [] if sys.stdin.isatty() else ["--set", "ON_ERROR_STOP=1"]  # a script's exit status counts
+    os.execve(psql, [psql, *strict, make_conninfo(**parts)], environment)
 
 
 def _published(path: Path) -> str:
