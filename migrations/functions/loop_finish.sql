@@ -9,18 +9,24 @@
 CREATE OR REPLACE FUNCTION loop_finish(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_issue loop_issues;
-    v_run   loop_runs;
-    v_state text;
-    v_facts jsonb;
-    v_steps jsonb;
-    v_now   timestamptz;
+    v_issue      loop_issues;
+    v_run        loop_runs;
+    v_state      text;
+    v_facts      jsonb;
+    v_new_facts  boolean := false;
+    v_is_changed boolean;
+    v_steps      jsonb;
+    v_now        timestamptz;
 BEGIN
     SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId' FOR NO KEY UPDATE;
     v_now := clock_timestamp();
     v_state := coalesce(request ->> 'stateAfter', v_issue.state);
-    v_facts := CASE WHEN request ? 'facts' THEN loop_merge_patch(v_issue.facts, request -> 'facts') ELSE v_issue.facts END;
-    IF v_state IS DISTINCT FROM v_issue.state OR v_facts IS DISTINCT FROM v_issue.facts THEN
+    IF request ? 'facts' THEN
+        v_facts := loop_merge_patch(v_issue.facts, request -> 'facts');
+        v_new_facts := v_facts IS DISTINCT FROM v_issue.facts;
+    END IF;
+    v_is_changed := v_state IS DISTINCT FROM v_issue.state OR v_new_facts;
+    IF v_is_changed THEN
         v_issue.version := v_issue.version + 1;
     END IF;
 
@@ -51,10 +57,14 @@ BEGIN
 
     IF v_run.status = 'failed' THEN
         UPDATE loop_issues SET failed_attempts = v_run.attempt, failed_run_id = v_run.id WHERE id = v_issue.id;
-    ELSIF v_state IS DISTINCT FROM v_issue.state OR v_facts IS DISTINCT FROM v_issue.facts THEN
+    ELSIF v_is_changed THEN
         UPDATE loop_issues
-        SET state = v_state, facts = v_facts, version = v_issue.version, updated_at = v_now,
-            failed_attempts = 0, failed_run_id = NULL
+        SET state = v_state,
+            facts = CASE WHEN v_new_facts THEN v_facts ELSE facts END, -- large ones are not written again
+            version = v_issue.version,
+            updated_at = v_now,
+            failed_attempts = 0,
+            failed_run_id = NULL
         WHERE id = v_issue.id;
     END IF;
 

@@ -75,7 +75,7 @@ def test_readme_and_contract_have_each_route(route: str) -> None:
     assert route in CONTRACT
 
 
-INTERNAL = {"STEP_NOT_FOUND", "STEP_EXISTS", "ILLEGAL_TRANSITION", "RUN_FINISHED"}
+INTERNAL = {"STEP_NOT_FOUND", "STEP_EXISTS", "ILLEGAL_TRANSITION"}
 """Codes of the store, which no route answers with."""
 
 

@@ -50,7 +50,8 @@ def run_dev(root: Path = ROOT) -> int:
     local = root / ".local"
     log_file = local / "functions.log"
     try:
-        _check_loops(LocalSettings.from_environment(os.environ, root).loops)
+        settings = LocalSettings.from_environment(os.environ, root)
+        loops = _check_loops(settings.loops)
         stack = Stack(
             root=root,
             data_folder=local / "postgres",
@@ -59,7 +60,7 @@ def run_dev(root: Path = ROOT) -> int:
             on_access=_say,
         )
         with stack, _published_url(local / "database-url", stack.database_url):
-            _register_sample(stack, root)
+            _register_sample(stack, root, settings, loops)
             _say(
                 f"==> what the functions log: {log_file.relative_to(root)}; a prompt on the rows: make sql; Ctrl-C ends"
             )
@@ -71,26 +72,29 @@ def run_dev(root: Path = ROOT) -> int:
         return 0
 
 
-def _check_loops(folder: Path) -> None:
-    """Load every loop, as the functions will; StackError names file, key and reason of each that is not valid."""
+def _check_loops(folder: Path) -> list[str]:
+    """Load every loop, as the functions will; their names. StackError says what is not valid: file, key and reason."""
     catalog = LoopCatalog(folder)
-    if not catalog.names():
+    loops = {name: catalog.get(name) for name in catalog.names()}
+    if not loops:
         raise StackError(f"there is no loop in {folder}: LOOPS_DIR names a folder of TOML files, one a loop")
-    errors = [loop.message for loop in map(catalog.get, catalog.names()) if isinstance(loop, LoopDefinitionError)]
-    names = [name for name in catalog.names() if catalog.get(name) is None]
-    errors += [f"{name}.toml: a loop's name has small letters, digits and hyphens only" for name in names]
+    errors = [loop.message for loop in loops.values() if isinstance(loop, LoopDefinitionError)]
+    errors += [
+        f"{name}.toml: a loop's name has small letters, digits and hyphens only"
+        for name, loop in loops.items()
+        if loop is None
+    ]
     if errors:
         raise StackError("\n       ".join(errors))
+    return list(loops)
 
 
-def _register_sample(stack: Stack, root: Path) -> None:
+def _register_sample(stack: Stack, root: Path, settings: LocalSettings, loops: list[str]) -> None:
     """Give a database without issues its first one, and say what to call."""
-    settings = LocalSettings.from_environment(os.environ, root)
     if settings.trust_actor_header not in {"1", "true"}:
         _say("==> TRUST_ACTOR_HEADER=0: no call has an identity here, every one but GET /api/health is 401")
         return
     sample = read_sample(root)
-    loops = LoopCatalog(settings.loops).names()
     if sample["loop"] not in loops:
         _say(f"==> loops in {settings.loops}: {', '.join(loops)}. Register an issue:")
         body = json.dumps({"loop": loops[0]})

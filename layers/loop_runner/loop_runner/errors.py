@@ -108,13 +108,6 @@ class IssueExistsError(LoopError):
     status = 409
 
 
-class RunFinishedError(LoopError):
-    """The run has ended; what ended is immutable."""
-
-    code = "RUN_FINISHED"
-    status = 409
-
-
 class IllegalTransitionError(LoopError):
     """A run or step does not go from its status to that one."""
 

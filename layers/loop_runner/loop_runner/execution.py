@@ -27,8 +27,7 @@ UNEXPECTED_ERROR = "UNEXPECTED_ERROR"
 def run_next_step(ledger: Ledger, loops: LoopCatalog, request: ClaimRequest) -> Recorded:
     """Run exactly one step of the issue, or none where it is blocked or has ended, and record the run.
 
-    What is claimed is recorded: an error in between ends the run as failed. Raises what Ledger.claim raises, and
-    UnavailableError with the run's id where the end could not be recorded: the run is lost when its lease ends.
+    What is claimed is recorded: an error in between ends the run as failed. Raises what Ledger.claim and finish raise.
     """
     claim = ledger.claim(request)
     logger.append_keys(runId=str(claim.run_id))
@@ -37,11 +36,7 @@ def run_next_step(ledger: Ledger, loops: LoopCatalog, request: ClaimRequest) -> 
     except Exception:
         logger.exception("the run failed unexpectedly")
         outcome = _failed_unexpectedly()
-    try:
-        recorded = _finish(ledger, claim, outcome)
-    except UnavailableError as error:
-        error.details["runId"] = str(claim.run_id)
-        raise
+    recorded = _finish(ledger, claim, outcome)
     if not recorded.by_this_call and recorded.run.status != outcome.status:
         logger.warning("the lease was lost: nothing was written", extra={"status": recorded.run.status})
     return recorded

@@ -129,7 +129,7 @@ class Ledger:
             "ifMatch": None if request.if_match is None else sorted(request.if_match),
             "lambdaRequestId": request.lambda_request_id,
             "logStream": request.log_stream,
-        }))  # fmt: skip
+        }), is_claimed=False)  # fmt: skip
         match answer["outcome"]:
             case "schemaTooOld":
                 raise UnavailableError(SCHEMA_TOO_OLD)
@@ -145,17 +145,22 @@ class Ledger:
         now = _INSTANT.validate_python(answer["now"])
         return Claim(request, run_id, lease_token, Issue.model_validate(answer["issue"]), now, attempt)
 
-    def _call(self, run_id: UUID, function: LiteralString, request: Mapping[str, object]) -> Json:
-        """Call a function for a run; where its answer was lost, the error names the run to look at."""
+    def _call(
+        self, run_id: UUID, function: LiteralString, request: Mapping[str, object], *, is_claimed: bool = True
+    ) -> Json:
+        """Call a function for a run; where the issue is or may be claimed for it, an error names the run to look at."""
         try:
             return self._database.call(function, request)
         except UnavailableError as error:
-            if error.may_be_done:
+            if is_claimed or error.may_be_done:
                 error.details["runId"] = str(run_id)
             raise
 
     def finish(self, claim: Claim, outcome: Outcome) -> Recorded:
-        """End the claimed run: its record, its steps, the issue's state and facts and the events, all or nothing."""
+        """End the claimed run: its record, its steps, the issue's state and facts and the events, all or nothing.
+
+        Raises UnavailableError with the run's id: the run is lost when its lease ends.
+        """
         request: dict[str, Any] = {
             "runId": str(claim.run_id),
             "issueId": claim.issue.id,
@@ -170,7 +175,7 @@ class Ledger:
             "nextStep": outcome.next_step and outcome.next_step.model_dump(exclude_none=True),
         }
         if claim.request.mode is RunMode.DRY_RUN:
-            answer = self._database.call("loop_record_dry_run", _given(request | {
+            answer = self._call(claim.run_id, "loop_record_dry_run", _given(request | {
                 "actor": claim.request.actor,
                 "principal": claim.request.principal,
                 "requestId": str(claim.request.request_id),
@@ -182,7 +187,7 @@ class Ledger:
                 "logStream": claim.request.log_stream,
             }))  # fmt: skip
         else:
-            answer = self._database.call("loop_finish", _given(request | {
+            answer = self._call(claim.run_id, "loop_finish", _given(request | {
                 "leaseToken": str(claim.lease_token),
                 "stateAfter": outcome.state_after,
                 "facts": outcome.facts or None,
