@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -25,6 +26,7 @@ from loop_runner.database import Database
 from loop_runner.http import Api
 from loop_runner.services import Services
 from loop_runner.settings import Settings
+from tools.local.roles import app_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +82,7 @@ def with_database(server_url: str, name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def migrated_template(server_url: str) -> Iterator[str]:
+def migrated_template(server_url: str, app_role: str) -> Iterator[str]:
     """The name of a database with all migrations applied, to clone."""
     url = create_database(server_url)
     migrations.apply(url, MIGRATIONS)
@@ -124,14 +126,27 @@ class Sql:
         return row
 
 
-@pytest.fixture
-def settings(database_url: str) -> Settings:
-    return Settings(database_url=database_url, loops_dir=LOOPS, migrations_dir=MIGRATIONS, trust_actor_header=True)
+@pytest.fixture(scope="session")
+def app_role(server_url: str) -> str:
+    """A password of role loop_app, as which the functions connect; the role belongs to the server."""
+    return str(conninfo_to_dict(app_url(server_url))["password"])
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    with closing(Database(database_url)) as database:
+def app_database_url(database_url: str, app_role: str) -> str:
+    """The test's database, for the functions: as role loop_app."""
+    parts = urlsplit(database_url)
+    return parts._replace(netloc=f"loop_app:{app_role}@{parts.hostname}:{parts.port}").geturl()
+
+
+@pytest.fixture
+def settings(app_database_url: str) -> Settings:
+    return Settings(database_url=app_database_url, loops_dir=LOOPS, migrations_dir=MIGRATIONS, trust_actor_header=True)
+
+
+@pytest.fixture
+def database(app_database_url: str) -> Iterator[Database]:
+    with closing(Database(app_database_url)) as database:
         yield database
 
 

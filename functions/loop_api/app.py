@@ -46,7 +46,7 @@ def patch_facts(call: Call) -> Reply:
     """Merge the body into the issue's facts (RFC 7396)."""
     identity = call.identity
     now = call.services.issues.patch_facts(
-        call.issue_id, call.json_object(), actor=identity.actor, principal=identity.principal, if_match=call.if_match()
+        call.issue_id, call.json_object(), actor=identity.actor, principal=identity.principal, if_match=call.if_match
     )
     return _issue_reply(call, now)
 

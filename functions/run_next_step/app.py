@@ -17,6 +17,7 @@ handler = api.handle
 def run_next_step_of_issue(call: Call) -> Reply:
     """Run the next step and answer from its record."""
     body = call.body(RunNextStepRequest)
+    key, request_hash = call.idempotency(body) or (None, None)
     recorded = run_next_step(
         call.services.ledger,
         call.services.loops,
@@ -27,11 +28,16 @@ def run_next_step_of_issue(call: Call) -> Reply:
             request_id=call.request_id,
             mode=body.mode,
             lease_ms=call.remaining_ms() + LEASE_GRACE_MS,
-            if_match=call.if_match(),
+            if_match=call.if_match,
+            idempotency_key=key,
+            request_hash=request_hash,
             lambda_request_id=call.context.aws_request_id,
             log_stream=call.context.log_stream_name,
         ),
+        deadline=call.services.database.deadline,
     )
     run = recorded.run
     headers = etag(run.issue_version) if run.issue_version else {}
+    if recorded.is_replay:
+        headers["idempotency-replayed"] = "true"
     return Reply(RunNextStepResponse.of(run, recorded.steps, call.request_id), headers=headers)

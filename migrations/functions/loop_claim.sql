@@ -1,18 +1,22 @@
 -- Claims an issue for one run. Decides, in this order: whether code and schema fit; then, under the issue's lock,
--- unknown issue, live run (an expired one is taken over), If-Match. A dry run reads only. The run id is the caller's:
--- the same claim again, after a lost acknowledgement, finds its own run and is answered as the first time.
+-- unknown issue, Idempotency-Key, live run (an expired one is taken over), If-Match. A dry run reads only. The run id is
+-- the caller's: the same claim again, after a lost acknowledgement, finds its own run and is answered as the first time,
+-- or with the run's end where somebody ended it meanwhile.
 --
 -- request: codeVersion, requiredSchema, runId, issueId, actor, requestId, mode, leaseToken, leaseMs;
---          optional principal, ifMatch [versions], lambdaRequestId, logStream
--- answer:  outcome claimed {issue, now, run?} | schemaTooOld | codeTooOld | issueNotFound | conflict {run, now} | stale {issue}
+--          optional principal, ifMatch [versions], idempotencyKey with requestHash, lambdaRequestId, logStream
+-- answer:  outcome claimed {issue, now, run?} | schemaTooOld | codeTooOld | issueNotFound | keyReused {run} |
+--          ended {run, steps}: the key's run, or this call's own | conflict {run, now} | stale {issue}
 CREATE OR REPLACE FUNCTION loop_claim(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_run_id   uuid := (request ->> 'runId')::uuid;
-    v_issue    loop_issues;
-    v_run      loop_runs;
-    v_now      timestamptz;
-    v_schema   jsonb := loop_schema();
+    v_run_id     uuid := (request ->> 'runId')::uuid;
+    v_is_execute boolean := request ->> 'mode' = 'execute';
+    v_issue      loop_issues;
+    v_run        loop_runs;
+    v_keyed      loop_runs;
+    v_now        timestamptz;
+    v_schema     jsonb := loop_schema();
 BEGIN
     IF (request ->> 'requiredSchema')::integer > (v_schema ->> 'version')::integer THEN
         RETURN jsonb_build_object('outcome', 'schemaTooOld');
@@ -20,59 +24,81 @@ BEGIN
         RETURN jsonb_build_object('outcome', 'codeTooOld');
     END IF;
 
-    IF request ->> 'mode' = 'dryRun' THEN
-        SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId';
-    ELSE
+    IF v_is_execute THEN
         SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId' FOR NO KEY UPDATE;
+    ELSE
+        SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId';
     END IF;
     v_now := clock_timestamp();
     IF v_issue.id IS NULL THEN
         RETURN jsonb_build_object('outcome', 'issueNotFound');
     END IF;
 
-    IF request ->> 'mode' = 'execute' THEN
+    IF request ? 'idempotencyKey' THEN
+        SELECT * INTO v_keyed FROM loop_find_keyed_run(v_issue.id, request ->> 'idempotencyKey', v_now);
+        IF v_keyed.id <> v_run_id THEN
+            IF v_keyed.request_hash IS DISTINCT FROM request ->> 'requestHash' THEN
+                RETURN jsonb_build_object('outcome', 'keyReused', 'run', to_jsonb(v_keyed));
+            ELSIF v_keyed.status IN ('pending', 'running') AND v_keyed.lease_expires_at > v_now THEN
+                RETURN jsonb_build_object('outcome', 'conflict', 'now', v_now, 'run', to_jsonb(v_keyed));
+            ELSIF v_keyed.status IN ('pending', 'running') THEN
+                PERFORM loop_expire_run(v_keyed.id, v_now, request ->> 'actor');
+            END IF;
+            RETURN jsonb_build_object('outcome', 'ended') || loop_get_run(v_keyed.id);
+        END IF;
+    END IF;
+
+    IF v_is_execute THEN
         SELECT * INTO v_run
         FROM loop_runs
         WHERE issue_id = v_issue.id AND mode = 'execute' AND status IN ('pending', 'running');
 
-        IF v_run.id = v_run_id THEN
-            RETURN jsonb_build_object(
-                'outcome', 'claimed', 'now', v_now, 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run));
-        ELSIF v_run.lease_expires_at > v_now THEN
-            RETURN jsonb_build_object('outcome', 'conflict', 'now', v_now, 'run', to_jsonb(v_run));
+        IF v_run.lease_expires_at > v_now THEN
+            IF v_run.id = v_run_id THEN
+                RETURN jsonb_build_object(
+                    'outcome', 'claimed', 'now', v_now, 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run));
+            END IF;
+            RETURN coalesce(
+                jsonb_build_object('outcome', 'ended') || loop_get_run(v_run_id),
+                jsonb_build_object('outcome', 'conflict', 'now', v_now, 'run', to_jsonb(v_run)));
         END IF;
     END IF;
 
     IF request ? 'ifMatch' AND NOT request -> 'ifMatch' @> to_jsonb(v_issue.version) THEN
-        RETURN jsonb_build_object('outcome', 'stale', 'issue', to_jsonb(v_issue));
+        RETURN coalesce(
+            jsonb_build_object('outcome', 'ended') || loop_get_run(v_run_id),
+            jsonb_build_object('outcome', 'stale', 'issue', to_jsonb(v_issue)));
     END IF;
 
-    IF request ->> 'mode' = 'dryRun' THEN
+    IF NOT v_is_execute THEN
         RETURN jsonb_build_object('outcome', 'claimed', 'now', v_now, 'issue', to_jsonb(v_issue));
     END IF;
 
     IF v_run.id IS NOT NULL THEN
-        PERFORM loop_expire_run(v_run.id, v_now, v_run_id::text);
+        PERFORM loop_expire_run(v_run.id, v_now, request ->> 'actor');
         SELECT * INTO v_issue FROM loop_issues WHERE id = v_issue.id; -- the lost run counts as an attempt
     END IF;
 
     INSERT INTO loop_runs (
         id, issue_id, actor, principal, request_id, mode, status, created_at, started_at, loop_name, attempt, retry_of,
-        state_before, lease_token, lease_expires_at, lambda_request_id, log_stream
+        state_before, idempotency_key, request_hash, lease_token, lease_expires_at, lambda_request_id, log_stream
     ) VALUES (
         v_run_id, v_issue.id, request ->> 'actor', request ->> 'principal', request ->> 'requestId', 'execute', 'running',
         v_now, v_now, v_issue.loop_name, v_issue.failed_attempts + 1, v_issue.failed_run_id,
-        v_issue.state, (request ->> 'leaseToken')::uuid, v_now + (request ->> 'leaseMs')::bigint * interval '1 millisecond',
+        v_issue.state, request ->> 'idempotencyKey', request ->> 'requestHash',
+        (request ->> 'leaseToken')::uuid, v_now + (request ->> 'leaseMs')::bigint * interval '1 millisecond',
         request ->> 'lambdaRequestId', request ->> 'logStream'
     )
-    ON CONFLICT (issue_id) WHERE mode = 'execute' AND status IN ('pending', 'running') DO NOTHING
+    ON CONFLICT DO NOTHING
     RETURNING * INTO v_run;
 
-    IF NOT FOUND THEN -- recorded by somebody who does not take the issue's lock
-        SELECT * INTO STRICT v_run
+    IF NOT FOUND THEN -- this call's own run has ended, or somebody recorded one who does not take the issue's lock
+        SELECT * INTO v_run
         FROM loop_runs
         WHERE issue_id = v_issue.id AND mode = 'execute' AND status IN ('pending', 'running');
-        RETURN jsonb_build_object('outcome', 'conflict', 'now', v_now, 'run', to_jsonb(v_run));
+        RETURN coalesce(
+            jsonb_build_object('outcome', 'ended') || loop_get_run(v_run_id),
+            jsonb_build_object('outcome', 'conflict', 'now', v_now, 'run', to_jsonb(v_run)));
     END IF;
 
     INSERT INTO loop_events (issue_id, run_id, event_type, event_data, occurred_at)

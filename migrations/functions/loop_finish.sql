@@ -15,7 +15,7 @@ DECLARE
     v_facts      jsonb;
     v_new_facts  boolean := false;
     v_is_changed boolean;
-    v_steps      jsonb;
+    v_steps      loop_run_steps[];
     v_now        timestamptz;
 BEGIN
     SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId' FOR NO KEY UPDATE;
@@ -29,6 +29,28 @@ BEGIN
     IF v_is_changed THEN
         v_issue.version := v_issue.version + 1;
     END IF;
+
+    -- Before the run ends: an ended run takes no steps. The token decides here as it does below.
+    WITH recorded AS (
+        INSERT INTO loop_run_steps (
+            run_id, step_number, step_type, status, created_at, started_at, completed_at, duration_ms, error_message
+        )
+        SELECT
+            r.id, t."stepNumber", t."stepType", t.status, v_now,
+            CASE WHEN t.status <> 'skipped' THEN r.started_at END, v_now,
+            CASE WHEN t.status <> 'skipped' THEN loop_duration_ms(r.started_at, v_now) END, t."errorMessage"
+        FROM loop_runs AS r
+        CROSS JOIN ROWS FROM (
+            jsonb_to_recordset(request -> 'steps')
+                AS ("stepNumber" integer, "stepType" text, status text, "errorMessage" text)
+        ) WITH ORDINALITY AS t("stepNumber", "stepType", status, "errorMessage", position)
+        WHERE r.id = (request ->> 'runId')::uuid
+            AND r.status = 'running'
+            AND r.lease_token = (request ->> 'leaseToken')::uuid
+        ORDER BY t.position
+        RETURNING *
+    )
+    SELECT array_agg(s) INTO v_steps FROM recorded AS s;
 
     UPDATE loop_runs AS r
     SET status = request ->> 'status',
@@ -50,9 +72,10 @@ BEGIN
     RETURNING * INTO v_run;
 
     IF NOT FOUND THEN
-        SELECT * INTO v_run FROM loop_runs WHERE id = (request ->> 'runId')::uuid;
-        SELECT jsonb_agg(to_jsonb(s) ORDER BY s.step_number) INTO v_steps FROM loop_run_steps AS s WHERE s.run_id = v_run.id;
-        RETURN jsonb_build_object('recorded', false, 'run', to_jsonb(v_run), 'steps', coalesce(v_steps, '[]'));
+        IF v_steps IS NOT NULL THEN -- whoever ends a claimed run holds the issue's lock, as we do
+            RAISE EXCEPTION 'run % was ended by somebody who does not hold the lock of its issue', request ->> 'runId';
+        END IF;
+        RETURN jsonb_build_object('recorded', false) || loop_get_run((request ->> 'runId')::uuid);
     END IF;
 
     IF v_run.status = 'failed' THEN
@@ -68,48 +91,26 @@ BEGIN
         WHERE id = v_issue.id;
     END IF;
 
-    WITH touched AS (
-        SELECT *
-        FROM ROWS FROM (
-            jsonb_to_recordset(request -> 'steps')
-                AS ("stepNumber" integer, "stepType" text, status text, "errorMessage" text)
-        ) WITH ORDINALITY AS t("stepNumber", "stepType", status, "errorMessage", position)
-    ),
-    recorded AS (
-        INSERT INTO loop_run_steps (
-            run_id, step_number, step_type, status, created_at, started_at, completed_at, duration_ms, error_message
-        )
+    INSERT INTO loop_events (issue_id, run_id, event_type, event_data, occurred_at)
+    SELECT v_issue.id, v_run.id, e.event_type, e.event_data, v_now
+    FROM (
         SELECT
-            v_run.id, t."stepNumber", t."stepType", t.status, v_now,
-            CASE WHEN t.status <> 'skipped' THEN v_run.started_at END, v_now,
-            CASE WHEN t.status <> 'skipped' THEN v_run.duration_ms END, t."errorMessage"
-        FROM touched AS t
-        RETURNING *
-    ),
-    happened AS (
-        INSERT INTO loop_events (issue_id, run_id, event_type, event_data, occurred_at)
-        SELECT e.issue_id, e.run_id, e.event_type, e.event_data, v_now
-        FROM (
-            SELECT
-                v_issue.id AS issue_id, v_run.id AS run_id,
-                CASE t.status WHEN 'skipped' THEN 'loop_step_skipped' ELSE 'loop_step_completed' END AS event_type,
-                jsonb_build_object('stepNumber', t."stepNumber", 'stepType', t."stepType") AS event_data,
-                t.position
-            FROM touched AS t
-            WHERE t.status IN ('skipped', 'completed')
-            UNION ALL
-            SELECT
-                v_issue.id, v_run.id,
-                CASE v_run.status WHEN 'completed' THEN 'loop_run_finished' ELSE 'loop_run_' || v_run.status END,
-                jsonb_strip_nulls(jsonb_build_object(
-                    'stepNumber', v_run.step, 'stateBefore', v_run.state_before, 'stateAfter', v_run.state_after,
-                    'blockerCode', v_run.blocker_code, 'errorCode', v_run.error_code)),
-                NULL
-            ORDER BY position NULLS LAST
-        ) AS e
-    )
-    SELECT jsonb_agg(to_jsonb(s) ORDER BY s.step_number) INTO v_steps FROM recorded AS s;
+            CASE s.status WHEN 'skipped' THEN 'loop_step_skipped' ELSE 'loop_step_completed' END AS event_type,
+            jsonb_build_object('stepNumber', s.step_number, 'stepType', s.step_type) AS event_data,
+            s.ordinality AS position
+        FROM unnest(v_steps) WITH ORDINALITY AS s
+        WHERE s.status IN ('skipped', 'completed')
+        UNION ALL
+        SELECT
+            CASE v_run.status WHEN 'completed' THEN 'loop_run_finished' ELSE 'loop_run_' || v_run.status END,
+            jsonb_strip_nulls(jsonb_build_object(
+                'stepNumber', v_run.step, 'stateBefore', v_run.state_before, 'stateAfter', v_run.state_after,
+                'blockerCode', v_run.blocker_code, 'errorCode', v_run.error_code)),
+            NULL
+        ORDER BY position NULLS LAST
+    ) AS e;
 
-    RETURN jsonb_build_object('recorded', true, 'run', to_jsonb(v_run), 'steps', coalesce(v_steps, '[]'));
+    RETURN jsonb_build_object('recorded', true, 'run', to_jsonb(v_run), 'steps', coalesce((
+        SELECT jsonb_agg(to_jsonb(s) ORDER BY s.step_number) FROM unnest(v_steps) AS s), '[]'));
 END
 $$;

@@ -48,7 +48,9 @@ def ledger(database: Database) -> Ledger:
 
 
 def claim(ledger: Ledger) -> Claim:
-    return ledger.claim(ClaimRequest(ISSUE, "ann", uuid4(), RunMode.EXECUTE, lease_ms=60_000))
+    claimed = ledger.claim(ClaimRequest(ISSUE, "ann", uuid4(), RunMode.EXECUTE, lease_ms=60_000))
+    assert isinstance(claimed, Claim)
+    return claimed
 
 
 def create(store: RunStore) -> Run:
@@ -57,7 +59,7 @@ def create(store: RunStore) -> Run:
 
 def kill(database: Database, sql: Sql) -> None:
     """End the connection from the server's side, as a failover does."""
-    pid = database.connection().info.backend_pid
+    pid = database._connected().info.backend_pid
     assert sql.one("SELECT pg_terminate_backend(%s, 30000) AS ended", pid)["ended"]
 
 
@@ -317,7 +319,7 @@ class TestSimultaneousCallers:
 
         def attempt(_: int) -> bool:
             with closing(Database(database_url)) as database:
-                database.connection()
+                database._connected()
                 barrier.wait(30)
                 try:
                     create(RunStore(database))

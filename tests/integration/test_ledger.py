@@ -58,7 +58,9 @@ class World:
         self.issues.register(issue_id, loop, facts, actor="ann")
 
     def claim(self, actor: str = "ann", mode: RunMode = RunMode.EXECUTE, **fields: Any) -> Claim:
-        return self.ledger.claim(asks(actor, mode, **fields))
+        claimed = self.ledger.claim(asks(actor, mode, **fields))
+        assert isinstance(claimed, Claim)
+        return claimed
 
     def lose_lease(self) -> None:
         self.sql("UPDATE loop_runs SET lease_expires_at = now() - interval '1 s' WHERE status = 'running'")
@@ -150,7 +152,9 @@ class TestClaim:
                 for issue_id in issues:
                     barrier.wait(30)
                     try:
-                        holders.append(str(ledger.claim(asks(actor, issue_id=issue_id)).run_id))
+                        claimed = ledger.claim(asks(actor, issue_id=issue_id))
+                        assert isinstance(claimed, Claim)
+                        holders.append(str(claimed.run_id))
                     except LoopConflictError as conflict:
                         holders.append(str(conflict.details["runId"]))
             return holders
@@ -176,7 +180,7 @@ class TestTakeover:
         assert (step["status"], step["completed_at"]) == ("failed", successor.now)
         *_, ended, started = registered.sql("SELECT * FROM loop_events ORDER BY event_id")
         assert (ended["event_type"], ended["run_id"]) == ("loop_run_failed", lost.run_id)
-        assert ended["event_data"] == {"errorCode": "LEASE_EXPIRED", "endedBy": str(successor.run_id)}
+        assert ended["event_data"] == {"errorCode": "LEASE_EXPIRED", "endedBy": successor.request.actor}
         assert (started["event_type"], started["run_id"]) == ("loop_run_started", successor.run_id)
 
     def test_attempts_count_on_while_the_visit_fails_and_anew_after_it(self, registered: World) -> None:

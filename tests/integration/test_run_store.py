@@ -123,7 +123,7 @@ class TestCreateRun:
         ended = store.get_run(lost.id)
         assert (ended.status, ended.error_code, taker.status) == (R.FAILED, "LEASE_EXPIRED", R.PENDING)
         event = sql.one("SELECT event_data FROM loop_events WHERE event_type = 'loop_run_failed'")
-        assert event["event_data"]["endedBy"] == str(taker.id)
+        assert event["event_data"]["endedBy"] == taker.actor
 
     def test_ended_dry_or_foreign_run_leaves_the_issue_free(self, store: RunStore) -> None:
         for end in ENDS:

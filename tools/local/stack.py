@@ -19,6 +19,8 @@ import uvicorn
 from tools.local.client import request
 from tools.local.gateway import Gateway
 from tools.local.postgres import Server
+from tools.local.roles import app_url
+from tools.local.scheduler import run_schedules
 from tools.local.settings import DEFAULT_PORT, ROOT, LocalSettings, functions_environment
 from tools.local.template import load_functions
 from tools.local.workers import DEFAULT_COUNT, Workers
@@ -80,7 +82,8 @@ class Stack:
         self.url = ""
         """Base URL of the API and of Lambda's Invoke call."""
         self.database_url = ""
-        """libpq URI that the functions use."""
+        """libpq URI of the schema's owner; on the embedded server the functions use loop_app's."""
+        self._app_url = ""
         self.functions: Mapping[str, Function] = {}
         """The template's functions by logical id."""
 
@@ -89,6 +92,7 @@ class Stack:
             listener = started.enter_context(_listen(self._port))
             self.url = f"http://{_HOST}:{listener.getsockname()[1]}"
             self.database_url = self._given_database_url or started.enter_context(self._server()).url
+            self._app_url = self.database_url if self._given_database_url else app_url(self.database_url)
             self._serve(listener, started)
             self._progress("applying migrations")
             self.invoke(_MIGRATE, {"action": "apply"})
@@ -114,6 +118,10 @@ class Stack:
 
     # ------------------------------------------------------------------------------------------------ start
 
+    def _own(self, function: str) -> dict[str, str]:
+        """What only this function gets: the migrate function owns the schema."""
+        return {"DATABASE_URL": self.database_url} if function == _MIGRATE else {}
+
     def _server(self) -> Server:
         return Server(folder=self._data_folder, progress=self._progress)
 
@@ -123,7 +131,7 @@ class Stack:
         log = started.enter_context(_open_log(self._log_file)) if self._log_file else None
         inherited = functions_environment(self._environment, self.url)
         local = {
-            "DATABASE_URL": self.database_url,
+            "DATABASE_URL": self._app_url,
             "LOOPS_DIR": str(self._settings.loops),
             "MIGRATIONS_DIR": str(self._root / "migrations"),
             "TRUST_ACTOR_HEADER": self._settings.trust_actor_header,
@@ -131,7 +139,7 @@ class Stack:
         self._workers = {
             name: Workers(
                 function,
-                environment={**inherited, **function.environment, **local},
+                environment={**inherited, **function.environment, **local, **self._own(name)},
                 count=self._workers_per_function,
                 timeout=self._timeouts.get(name),
                 log=log,
@@ -140,7 +148,7 @@ class Stack:
         }
         routes = [route for function in self.functions.values() for route in function.routes]
         gateway = Gateway(self._workers, routes, on_access=self._on_access)
-        thread = _LoopThread(gateway, self._workers, listener)
+        thread = _LoopThread(gateway, self.functions, self._workers, listener)
         started.callback(thread.stop)
         thread.start()
 
@@ -148,9 +156,16 @@ class Stack:
 class _LoopThread(threading.Thread):
     """Runs the gateway's event loop. Every worker is started in this thread, which outlives them all."""
 
-    def __init__(self, gateway: Gateway, workers: Mapping[str, Workers], listener: socket.socket) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        functions: Mapping[str, Function],
+        workers: Mapping[str, Workers],
+        listener: socket.socket,
+    ) -> None:
         super().__init__(name="local stack", daemon=True)
         self._gateway = gateway
+        self._functions = functions
         self._workers = workers
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -186,11 +201,12 @@ class _LoopThread(threading.Thread):
         )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]))
-        warming = [asyncio.create_task(workers.prewarm()) for workers in self._workers.values()]
+        others = [asyncio.create_task(workers.prewarm()) for workers in self._workers.values()]
+        others.append(asyncio.create_task(run_schedules(self._functions, self._workers)))
         await self._stopping.wait()
         server.should_exit = True
         await asyncio.wait({serving}, timeout=_LEAVE_SECONDS)
-        for task in warming:
+        for task in others:
             task.cancel()
         for workers in self._workers.values():
             await workers.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
 
@@ -17,96 +19,158 @@ from loop_runner.observability import logger
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from psycopg import Connection
+    from psycopg.abc import RV, PQGen
     from psycopg.rows import DictRow
 
     from loop_runner.models import Json
 
 CONNECT_TIMEOUT_SECONDS: Final = 5
 
+STATEMENT_TIMEOUT_SECONDS: Final = 10.0
+"""How long we wait for an answer. The role's own timeouts (bootstrap.sql) are shorter: after them nothing was done."""
+
+PERSISTENCE_SECONDS: Final = 10.0
+"""How long a persistent statement is repeated: a server that restarts is back by then."""
+
+DEPLOYMENT_SECONDS: Final = 30
+"""When to come back after an error that a deployment mends."""
+
 SCHEMA_TOO_OLD: Final = (
     'the database schema is older than this release: invoke the migrate function with {"action":"apply"}'
 )
 _SCHEMA_ERRORS: Final = (pg.UndefinedFunction, pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName)
 _OUT_OF_REACH: Final = (psycopg.OperationalError, pg.ReadOnlySqlTransaction, pg.InsufficientPrivilege)
+_UNDONE: Final = (pg.DeadlockDetected, pg.SerializationFailure)
+_TOOK_TOO_LONG: Final = (pg.LockNotAvailable, pg.QueryCanceled)
+
+
+class NoAnswerError(Exception):
+    """The server has not answered in time; whether it did what it was asked to do is not known."""
+
+
+class _Connection(psycopg.Connection["DictRow"]):
+    """Waits for the server until ``deadline`` (time.monotonic), and then no longer, whatever has become of it."""
+
+    deadline: float = math.inf
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """Raise NoAnswerError at the deadline: the connection is of no use then."""
+        timeout = max(0.0, self.deadline - time.monotonic()) if timeout is None else timeout
+        try:
+            return super().wait(gen, interval, None if math.isinf(timeout) else timeout)
+        except pg._WaitTimeout:
+            raise NoAnswerError from None
 
 
 class Database:
-    """Connects when first used; a connection that broke is replaced."""
+    """Connects when first used; a connection that broke is replaced. Waits never longer than the invocation has."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._connection: Connection[DictRow] | None = None
+        self._connection: _Connection | None = None
+        self.deadline = math.inf
+        """Until when this invocation can wait, on time.monotonic."""
 
-    def call(self, function: LiteralString, request: Mapping[str, object], *, repeatable: bool = True) -> Json:
+    def call(
+        self,
+        function: LiteralString,
+        request: Mapping[str, object],
+        *,
+        repeatable: bool = True,
+        persistent: bool = False,
+    ) -> Json:
         """Call a SQL function of one jsonb argument and answer: one statement, one round trip, one commit.
 
         Most are repeatable by design: a claim is found again by its run id, a finish by its lease token, an issue by
         its id. See ``query``.
         """
-        rows = self.query(f"SELECT {function}(%s) AS answer", [Jsonb(request)], repeatable=repeatable)
+        rows = self.query(
+            f"SELECT {function}(%s) AS answer", [Jsonb(request)], repeatable=repeatable, persistent=persistent
+        )
         return cast("Json", rows[0]["answer"])
 
     def query(
-        self, sql: LiteralString, parameters: list[Any] | dict[str, Any], *, repeatable: bool = True
+        self,
+        sql: LiteralString,
+        parameters: list[Any] | dict[str, Any],
+        *,
+        repeatable: bool = True,
+        persistent: bool = False,
     ) -> list[DictRow]:
         """Run one statement in a transaction of its own. UnavailableError when the database cannot serve it.
 
-        A connection that breaks under a repeatable statement is replaced and the statement repeated, once. One that is
-        not repeatable is preceded by a look whether the connection is still there.
+        A connection that breaks under a repeatable statement is replaced and the statement repeated, once; a persistent
+        one is repeated while there is time. One that is not repeatable is preceded by a look whether the connection is
+        still there. What the server undid in favour of others is repeated once in any case.
         """
         if not repeatable:
             self._look()
-        for repetition in range(2 if repeatable else 1, 0, -1):
+        persists_until = min(time.monotonic() + PERSISTENCE_SECONDS, self.deadline) if persistent else 0.0
+        may_be_done, repetition = False, 0
+        while True:
             try:
-                cursor = self.connection().execute(sql, parameters)
+                cursor = self._connected().execute(sql, parameters)
                 return cursor.fetchall() if cursor.description else []
+            except NoAnswerError as error:
+                self.close()
+                logger.warning("the database does not answer")
+                raise UnavailableError(may_be_done=True) from error
             except psycopg.Error as error:
-                # A server that has become a reader after a failover: the writer is behind a new connection.
-                is_lost = self._is_broken()
-                if is_lost or isinstance(error, pg.ReadOnlySqlTransaction):
-                    self.close()
-                    if repetition > 1:
-                        logger.warning("connecting to the database again", extra={"error": type(error).__name__})
-                        continue
-                raise_unavailable(error, may_be_done=is_lost)
-                raise
-        raise AssertionError("unreachable")
+                is_lost = self._connection is not None and self._connection.closed
+                may_be_done |= is_lost
+                pause = min(0.1 * 2**repetition, 1.0) if repetition else 0.0
+                if isinstance(error, _UNDONE) and self._is_idle():
+                    is_worth_it = repetition == 0
+                elif is_lost or isinstance(error, pg.ReadOnlySqlTransaction):
+                    self.close()  # after a failover the server may be a reader: a new connection leads to the writer
+                    is_worth_it = repeatable and repetition == 0
+                else:
+                    is_worth_it = False
+                can_persist = self._connection is None and time.monotonic() + pause < persists_until
+                if not is_worth_it and not can_persist:
+                    raise_unavailable(error, may_be_done=may_be_done)
+                    raise
+                logger.warning("asking the database again", extra={"error": type(error).__name__})
+                time.sleep(pause)
+                repetition += 1
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Run the queries within in one transaction, none of them repeatable."""
         self._look()
         try:
-            with self.connection().transaction():
+            with self._connected().transaction():
                 yield
-        except psycopg.Error as error:
-            raise_unavailable(error)
+        except (psycopg.Error, NoAnswerError) as error:
+            is_lost = isinstance(error, NoAnswerError) or (self._connection is not None and self._connection.closed)
+            if is_lost:
+                self.close()
+            raise_unavailable(error, may_be_done=is_lost)
             raise
 
     def _look(self) -> None:
         """Replace a connection that is not there any more: a server does not say that it closed one."""
-        idle = pq.TransactionStatus.IDLE
-        if self._connection is not None and self._connection.info.transaction_status is idle:
+        if self._is_idle():
             self.query("SELECT 1", [])
 
-    def _is_broken(self) -> bool:
-        return self._connection is not None and self._connection.broken
+    def _is_idle(self) -> bool:
+        """Whether there is a connection, and no transaction on it."""
+        return self._connection is not None and self._connection.info.transaction_status is pq.TransactionStatus.IDLE
 
-    def connection(self) -> Connection[DictRow]:
-        """The connection, in autocommit: transactions are explicit. UnavailableError when there is none to be had."""
+    def _connected(self) -> _Connection:
+        """The connection, in autocommit: transactions are explicit."""
         if self._connection is None or self._connection.closed:
-            try:
-                self._connection = psycopg.connect(
-                    self._url,
-                    autocommit=True,
-                    prepare_threshold=None,  # a prepared statement would pin an RDS Proxy connection
-                    row_factory=dict_row,
-                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                )
-            except psycopg.Error as error:
-                raise_unavailable(error)
-                raise
+            self._connection = None
+            left = self.deadline - time.monotonic()
+            self._connection = _Connection.connect(
+                self._url,
+                autocommit=True,
+                prepare_threshold=None,  # a prepared statement would pin an RDS Proxy connection
+                row_factory=dict_row,
+                connect_timeout=max(1, int(min(CONNECT_TIMEOUT_SECONDS, left))),
+                tcp_user_timeout=CONNECT_TIMEOUT_SECONDS * 1000,  # a peer that went away in silence
+            )
+        self._connection.deadline = min(time.monotonic() + STATEMENT_TIMEOUT_SECONDS, self.deadline)
         return self._connection
 
     def close(self) -> None:
@@ -116,13 +180,22 @@ class Database:
             self._connection = None
 
 
-def raise_unavailable(error: psycopg.Error, *, may_be_done: bool = False) -> None:
+def raise_unavailable(error: Exception, *, may_be_done: bool = False) -> None:
     """Raise the UnavailableError that the error means; return where it means something else."""
-    if not isinstance(error, (*_SCHEMA_ERRORS, *_OUT_OF_REACH)):
+    if not may_be_done and not isinstance(error, (*_SCHEMA_ERRORS, *_OUT_OF_REACH)):
         return
-    logger.warning("the database cannot serve", extra={"error": type(error).__name__, "sqlstate": error.sqlstate})
+    logger.warning(
+        "the database cannot serve", extra={"error": type(error).__name__, "sqlstate": getattr(error, "sqlstate", None)}
+    )
     if isinstance(error, _SCHEMA_ERRORS):
-        raise UnavailableError(SCHEMA_TOO_OLD) from error
+        raise UnavailableError(SCHEMA_TOO_OLD, retry_after_seconds=DEPLOYMENT_SECONDS) from error
     if isinstance(error, pg.InsufficientPrivilege):
-        raise UnavailableError("the functions' database role lacks a right: the log says which, grant it") from error
-    raise UnavailableError(may_be_done=may_be_done, headers={"retry-after": "1"}) from error
+        raise UnavailableError(
+            "the functions' database role lacks a right: the log says which, grant it",
+            retry_after_seconds=DEPLOYMENT_SECONDS,
+        ) from error
+    if isinstance(error, _TOOK_TOO_LONG):
+        raise UnavailableError(
+            "The database was too busy to do it in time and nothing was changed: try again."
+        ) from error
+    raise UnavailableError(may_be_done=may_be_done) from error

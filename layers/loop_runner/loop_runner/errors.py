@@ -136,6 +136,13 @@ class PreconditionFailedError(LoopError):
         )
 
 
+class IdempotencyKeyReusedError(LoopError):
+    """The Idempotency-Key stands for another request of this issue: choose a new key."""
+
+    code = "IDEMPOTENCY_KEY_REUSED"
+    status = 422
+
+
 class PayloadTooLargeError(LoopError):
     """The request is larger than the contract allows."""
 
@@ -149,14 +156,12 @@ class UnavailableError(LoopError):
     code = "UNAVAILABLE"
     status = 503
 
-    def __init__(
-        self, message: str | None = None, *, may_be_done: bool = False, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, message: str | None = None, *, may_be_done: bool = False, retry_after_seconds: int = 1) -> None:
         """``may_be_done``: the statement was sent and its answer lost."""
         self.may_be_done = may_be_done
         if may_be_done:
             message = "The database was lost before it answered: look whether this call was done before you repeat it."
-        super().__init__(message, headers=headers)
+        super().__init__(message, headers={"retry-after": str(retry_after_seconds)})
 
 
 class ConfigurationError(LoopError):

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+import queue
+import threading
+import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from loop_runner.errors import UnavailableError
 from loop_runner.executors import EXECUTORS
 from loop_runner.executors.protocol import Completed, Failed, StepCall
+from loop_runner.executors.transition import transition
 from loop_runner.facts import merge_patch
-from loop_runner.ledger import Outcome, StepRecord
+from loop_runner.ledger import Claim, Outcome, StepRecord
 from loop_runner.loops import Loop
 from loop_runner.models import LoopStatus, RunMode, RunStatus, StepStatus
 from loop_runner.observability import logger
 from loop_runner.resolver import Blocked, Ended, Ready, next_step, next_step_after, resolve_next_step
 from loop_runner.sanitize import clean_text
+from loop_runner.settings import FINISH_RESERVE_SECONDS
 
 if TYPE_CHECKING:
-    from loop_runner.ledger import Claim, ClaimRequest, Ledger, Recorded
+    from loop_runner.executors.protocol import Executor
+    from loop_runner.ledger import ClaimRequest, Ledger, Recorded
     from loop_runner.loops import LoopCatalog, Step
     from loop_runner.models import Issue
 
-UNEXPECTED_ERROR = "UNEXPECTED_ERROR"
+UNEXPECTED_ERROR: Final = "UNEXPECTED_ERROR"
+
+TIMEOUT: Final = "States.Timeout"
+"""A step had not ended in time (Amazon States Language, Errors)."""
 
 
-def run_next_step(ledger: Ledger, loops: LoopCatalog, request: ClaimRequest) -> Recorded:
+def run_next_step(ledger: Ledger, loops: LoopCatalog, request: ClaimRequest, *, deadline: float) -> Recorded:
     """Run exactly one step of the issue, or none where it is blocked or has ended, and record the run.
 
-    What is claimed is recorded: an error in between ends the run as failed. Raises what Ledger.claim and finish raise.
+    ``deadline``, on time.monotonic, is when the outcome must be recorded. What is claimed is recorded: an error in
+    between ends the run as failed. Raises what Ledger.claim and finish raise.
     """
+    step_deadline = deadline - min(FINISH_RESERVE_SECONDS, (deadline - time.monotonic()) / 4)
     claim = ledger.claim(request)
+    if not isinstance(claim, Claim):
+        return claim
     logger.append_keys(runId=str(claim.run_id))
     try:
-        outcome = _outcome(claim, loops)
+        outcome = _outcome(claim, loops, step_deadline)
     except Exception:
         logger.exception("the run failed unexpectedly")
         outcome = _failed_unexpectedly()
@@ -53,7 +66,7 @@ def _finish(ledger: Ledger, claim: Claim, outcome: Outcome) -> Recorded:
         return ledger.finish(claim, _failed_unexpectedly())
 
 
-def _outcome(claim: Claim, loops: LoopCatalog) -> Outcome:
+def _outcome(claim: Claim, loops: LoopCatalog, deadline: float) -> Outcome:
     issue, dry_run = claim.issue, claim.request.mode is RunMode.DRY_RUN
     loop = loops.get(issue.loop_name)
     match resolve_next_step(loop, issue, claim.now):
@@ -64,7 +77,7 @@ def _outcome(claim: Claim, loops: LoopCatalog) -> Outcome:
         case Ready() as ready if dry_run:
             outcome = _would_run(ready, issue)
         case Ready() as ready:
-            outcome = _executed(claim, ready)
+            outcome = _executed(claim, ready, deadline)
     return replace(outcome, loop_version=loop.version if isinstance(loop, Loop) else None)
 
 
@@ -105,9 +118,9 @@ def _would_run(ready: Ready, issue: Issue) -> Outcome:
     )
 
 
-def _executed(claim: Claim, ready: Ready) -> Outcome:
+def _executed(claim: Claim, ready: Ready, deadline: float) -> Outcome:
     loop, step, issue = ready.loop, ready.step, claim.issue
-    result = EXECUTORS[step.executor.kind](StepCall(issue, step, claim.run_id, claim.attempt))
+    result = _in_time(EXECUTORS[step.executor.kind], StepCall(issue, step, claim.run_id, claim.attempt), deadline)
     match result:
         case Completed(facts=facts):
             after = issue.model_copy(update={"state": step.to, "facts": merge_patch(issue.facts, facts)})
@@ -133,6 +146,30 @@ def _executed(claim: Claim, ready: Ready) -> Outcome:
                 next_step=next_step(step),
                 steps=(*_skipped(ready.skipped), StepRecord(step.number, step.type, StepStatus.FAILED, reason)),
             )
+
+
+def _in_time(executor: Executor, call: StepCall, deadline: float) -> Completed | Failed:
+    """What the executor says, or that it said nothing in time; then it goes on unheard, and its outcome is not used."""
+    if time.monotonic() >= deadline:
+        return Failed(TIMEOUT, "no time was left to execute the step: it was not begun")
+    if executor is transition:
+        return executor(call)
+    said: queue.SimpleQueue[Completed | Failed | BaseException] = queue.SimpleQueue()
+
+    def execute() -> None:
+        try:
+            said.put(executor(call))
+        except BaseException as error:
+            said.put(error)
+
+    threading.Thread(target=execute, name=f"step of run {call.run_id}", daemon=True).start()
+    try:
+        result = said.get(timeout=max(0.0, deadline - time.monotonic()))
+    except queue.Empty:
+        return Failed(TIMEOUT, "the step had not ended when the invocation ran out of time")
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 def _status_in(loop: Loop, state: str) -> LoopStatus:

@@ -21,6 +21,7 @@ from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 
+from loop_runner import preconditions
 from loop_runner.contract import ISSUE_ID, Answer, ErrorAnswer, ErrorBody, RequestBody, RunAnswer
 from loop_runner.errors import (
     InvalidRequestError,
@@ -32,7 +33,7 @@ from loop_runner.errors import (
 from loop_runner.identity import Identity, identify
 from loop_runner.observability import logger
 from loop_runner.sanitize import is_storable
-from loop_runner.settings import MAX_BODY_BYTES
+from loop_runner.settings import ANSWER_RESERVE_SECONDS, MAX_BODY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 Body = TypeVar("Body", bound=RequestBody)
 
 MAX_DEPTH: Final = 32
-_ETAG: Final = re.compile(r'"(\d{1,18})"')
 _JSON_HEADERS: Final = {"content-type": "application/json", "cache-control": "no-store"}
 
 
@@ -117,16 +117,19 @@ class Call:
             problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
             raise InvalidRequestError(f"the body is not of the contract's form: {'; '.join(problems)[:1000]}") from None
 
+    @cached_property
     def if_match(self) -> frozenset[int] | None:
-        """The issue versions that If-Match accepts (RFC 9110, section 13.1.1); None for none given, or any."""
-        header = self.headers.get("if-match", "").strip()
-        if header in {"", "*"}:
+        """The issue versions that If-Match accepts; None for any. Raises InvalidRequestError."""
+        return preconditions.if_match(self.headers)
+
+    def idempotency(self, body: RequestBody) -> tuple[str, str] | None:
+        """The Idempotency-Key and the hash of what it stands for; None without one. Raises InvalidRequestError."""
+        key = preconditions.idempotency_key(self.headers)
+        if key is None:
             return None
-        tags = [tag.strip() for tag in header.split(",")]
-        versions = [_ETAG.fullmatch(tag) for tag in tags]
-        if any(version is None and not tag.startswith('W/"') for version, tag in zip(versions, tags, strict=True)):
-            raise InvalidRequestError('If-Match must be the ETag of the issue, for example "3"')
-        return frozenset(int(version[1]) for version in versions if version)
+        prefer = self.headers.get("prefer", "").strip()
+        content = body.model_dump(mode="json")
+        return key, preconditions.request_hash(self.identity, content, self.if_match, prefer)
 
     def remaining_ms(self) -> int:
         """Milliseconds until Lambda would end this invocation."""
@@ -208,7 +211,9 @@ class Api:
             identity = identify(request, headers_of(event), self.services.settings)
         if route is None or match is None or route.handler is None:
             _raise_no_route(method, sorted({route.method for route, _ in matches}))
-        reply = route.handler(Call(event, context, self.services, identity, request_id, match.groupdict()))
+        call = Call(event, context, self.services, identity, request_id, match.groupdict())
+        self.services.database.deadline = time.monotonic() + call.remaining_ms() / 1000 - ANSWER_RESERVE_SECONDS
+        reply = route.handler(call)
         return {
             "statusCode": reply.status,
             "headers": {**_JSON_HEADERS, **reply.headers},

@@ -12,8 +12,14 @@ from uuid import UUID, uuid4
 
 from pydantic import TypeAdapter
 
-from loop_runner.database import SCHEMA_TOO_OLD
-from loop_runner.errors import IssueNotFoundError, LoopConflictError, PreconditionFailedError, UnavailableError
+from loop_runner.database import DEPLOYMENT_SECONDS, SCHEMA_TOO_OLD
+from loop_runner.errors import (
+    IdempotencyKeyReusedError,
+    IssueNotFoundError,
+    LoopConflictError,
+    PreconditionFailedError,
+    UnavailableError,
+)
 from loop_runner.models import (
     Instant,
     Issue,
@@ -40,7 +46,10 @@ _INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """Who asks for which issue, and for how long at most. ``if_match`` holds acceptable issue versions."""
+    """Who asks for which issue, and for how long at most. ``if_match`` holds acceptable issue versions.
+
+    ``idempotency_key`` goes with ``request_hash``: what it stands for.
+    """
 
     issue_id: str
     actor: str
@@ -49,6 +58,8 @@ class ClaimRequest:
     lease_ms: int
     principal: str | None = None
     if_match: frozenset[int] | None = None
+    idempotency_key: str | None = None
+    request_hash: str | None = None
     lambda_request_id: str | None = None
     log_stream: str | None = None
 
@@ -95,11 +106,22 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A run as it stands in the ledger. ``by_this_call`` is false where somebody else had ended it."""
+    """A run as it stands in the ledger. ``by_this_call`` is false where somebody else had ended it.
+
+    ``is_replay``: it is the run of an earlier call, for which this call's Idempotency-Key stands.
+    """
 
     run: Run
     steps: tuple[RunStep, ...]
     by_this_call: bool
+    is_replay: bool = False
+
+    @classmethod
+    def of(cls, answer: Json, run_id: UUID, *, by_this_call: bool) -> Recorded:
+        """What a SQL function answered to a call whose run would have been ``run_id``."""
+        run = Run.model_validate(answer["run"])
+        steps = tuple(RunStep.model_validate(step) for step in cast("list[Json]", answer["steps"]))
+        return cls(run, steps, by_this_call=by_this_call, is_replay=run.id != run_id)
 
 
 class Ledger:
@@ -108,11 +130,11 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(self, request: ClaimRequest) -> Claim:
-        """Claim the issue for one run.
+    def claim(self, request: ClaimRequest) -> Claim | Recorded:
+        """Claim the issue for one run; or the run as recorded that the call, or its Idempotency-Key, had already.
 
-        Raises IssueNotFoundError, LoopConflictError (another run owns the issue), PreconditionFailedError (If-Match),
-        UnavailableError (database, or its schema).
+        Raises IssueNotFoundError, IdempotencyKeyReusedError, LoopConflictError (another run owns the issue),
+        PreconditionFailedError (If-Match), UnavailableError (database, or its schema).
         """
         run_id, lease_token = new_run_id(), uuid4()
         answer = self._call(run_id, "loop_claim", _given({
@@ -127,16 +149,25 @@ class Ledger:
             "leaseToken": str(lease_token),
             "leaseMs": request.lease_ms,
             "ifMatch": None if request.if_match is None else sorted(request.if_match),
+            "idempotencyKey": request.idempotency_key,
+            "requestHash": request.request_hash,
             "lambdaRequestId": request.lambda_request_id,
             "logStream": request.log_stream,
         }), is_claimed=False)  # fmt: skip
         match answer["outcome"]:
             case "schemaTooOld":
-                raise UnavailableError(SCHEMA_TOO_OLD)
+                raise UnavailableError(SCHEMA_TOO_OLD, retry_after_seconds=DEPLOYMENT_SECONDS)
             case "codeTooOld":
-                raise UnavailableError("the database schema needs a newer release of the functions: deploy it")
+                raise UnavailableError(
+                    "the database schema needs a newer release of the functions: deploy it",
+                    retry_after_seconds=DEPLOYMENT_SECONDS,
+                )
             case "issueNotFound":
                 raise IssueNotFoundError.of(request.issue_id)
+            case "keyReused":
+                raise _key_reused(answer)
+            case "ended":
+                return Recorded.of(answer, run_id, by_this_call=False)
             case "conflict":
                 raise conflict(Run.model_validate(answer["run"]), _INSTANT.validate_python(answer["now"]))
             case "stale":
@@ -148,9 +179,12 @@ class Ledger:
     def _call(
         self, run_id: UUID, function: LiteralString, request: Mapping[str, object], *, is_claimed: bool = True
     ) -> Json:
-        """Call a function for a run; where the issue is or may be claimed for it, an error names the run to look at."""
+        """Call a function for a run; where the issue is or may be claimed for it, an error names the run to look at.
+
+        What ends a run is worth waiting for: a step has done its work.
+        """
         try:
-            return self._database.call(function, request)
+            return self._database.call(function, request, persistent=is_claimed)
         except UnavailableError as error:
             if is_claimed or error.may_be_done:
                 error.details["runId"] = str(run_id)
@@ -159,7 +193,8 @@ class Ledger:
     def finish(self, claim: Claim, outcome: Outcome) -> Recorded:
         """End the claimed run: its record, its steps, the issue's state and facts and the events, all or nothing.
 
-        Raises UnavailableError with the run's id: the run is lost when its lease ends.
+        Raises UnavailableError with the run's id: the run is lost when its lease ends. A dry run with an
+        Idempotency-Key may find that another one was faster, or raise IdempotencyKeyReusedError.
         """
         request: dict[str, Any] = {
             "runId": str(claim.run_id),
@@ -183,6 +218,8 @@ class Ledger:
                 "loopName": claim.issue.loop_name,
                 "stateBefore": claim.issue.state,
                 "issueVersion": claim.issue.version,
+                "idempotencyKey": claim.request.idempotency_key,
+                "requestHash": claim.request.request_hash,
                 "lambdaRequestId": claim.request.lambda_request_id,
                 "logStream": claim.request.log_stream,
             }))  # fmt: skip
@@ -201,8 +238,21 @@ class Ledger:
                     for step in outcome.steps
                 ],
             }))  # fmt: skip
-        steps = tuple(RunStep.model_validate(step) for step in cast("list[Json]", answer["steps"]))
-        return Recorded(Run.model_validate(answer["run"]), steps, by_this_call=bool(answer["recorded"]))
+        if answer.get("outcome") == "keyReused":
+            raise _key_reused(answer)
+        return Recorded.of(answer, claim.run_id, by_this_call=bool(answer["recorded"]))
+
+    def sweep(self, *, max_runs: int, ended_by: str) -> list[UUID]:
+        """End at most ``max_runs`` runs whose lease is over; their ids. Others may sweep at the same time."""
+        answer = self._database.call("loop_sweep", {"maxRuns": max_runs, "endedBy": ended_by})
+        return [UUID(run_id) for run_id in cast("list[str]", answer["ended"])]
+
+    def purge(self, *, older_than_days: int, max_runs: int) -> int:
+        """Delete at most ``max_runs`` runs that ended so long ago, with their steps and events; how many there were."""
+        rows = self._database.query(
+            "SELECT loop_purge(clock_timestamp() - %s * interval '1 day', %s) AS purged", [older_than_days, max_runs]
+        )
+        return int(rows[0]["purged"])
 
 
 def conflict(run: Run, now: datetime) -> LoopConflictError:
@@ -215,6 +265,15 @@ def conflict(run: Run, now: datetime) -> LoopConflictError:
         "try again then",
         details={"runId": str(run.id), "actor": run.actor, key: instant},
         headers={"retry-after": str(min(5, max(1, math.ceil((until - now).total_seconds()))))},
+    )
+
+
+def _key_reused(answer: Json) -> IdempotencyKeyReusedError:
+    run = Run.model_validate(answer["run"])
+    return IdempotencyKeyReusedError(
+        f"the Idempotency-Key stands for another request of issue {run.issue_id}, that of run {run.id}: "
+        "choose a new key, or send that request again as it was",
+        details={"runId": str(run.id)},
     )
 
 

@@ -40,6 +40,9 @@ DDL_LOCK_TIMEOUT: Final = "10s"
 Not for a file without a transaction: what runs concurrently waits for others, nobody waits behind it.
 """
 
+BOOTSTRAP: Final = "bootstrap.sql"
+"""A DBA's file, not a migration: it makes roles, which belong to the server and not to a database."""
+
 _NUMBERED: Final = re.compile(r"([0-9]{3})_[a-z0-9_]+\.sql")
 _FUNCTION: Final = re.compile(r"[a-z][a-z0-9_]*\.sql")
 _OPAQUE: Final = re.compile(
@@ -104,7 +107,7 @@ class MigrationFile:
 
 def read_folder(folder: Path) -> list[MigrationFile]:
     """The files in the order in which they are applied. MigrationError names what does not fit."""
-    files = [_read(path, folder, _NUMBERED) for path in sorted(folder.glob("*.sql"))]
+    files = [_read(path, folder, _NUMBERED) for path in sorted(folder.glob("*.sql")) if path.name != BOOTSTRAP]
     functions = [_read(path, folder, _FUNCTION) for path in sorted(folder.glob("functions/*.sql"), key=_is_last)]
     if not files:
         raise MigrationError(f"there are no migrations in {folder}: MIGRATIONS_DIR names the folder")

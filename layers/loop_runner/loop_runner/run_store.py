@@ -198,7 +198,7 @@ class RunStore:
             with self._database.transaction():
                 if mode is RunMode.EXECUTE:
                     self._write(_LOCK_ISSUE, issue_id=issue_id)
-                    self._write(_EXPIRE_RUN, issue_id=issue_id, ended_by=str(run_id))
+                    self._write(_EXPIRE_RUN, issue_id=issue_id, ended_by=actor)
                 rows = self._write(
                     _CREATE_RUN,
                     id=run_id,

@@ -15,11 +15,17 @@ if TYPE_CHECKING:
 CODE_VERSION: Final = 1
 """Grows when the code needs a schema to know; the schema's minimumCode refuses older code."""
 
-REQUIRED_SCHEMA: Final = 86
+REQUIRED_SCHEMA: Final = 90
 """The newest migration that this code relies on."""
 
 LEASE_GRACE_MS: Final = 5_000
 """A lease outlives its invocation by this much, so that no takeover meets a process that still lives."""
+
+ANSWER_RESERVE_SECONDS: Final = 0.5
+"""An invocation stops waiting, for whatever it is, this long before Lambda would end it: time to say so."""
+
+FINISH_RESERVE_SECONDS: Final = 3.0
+"""A step must have ended this long before that, so that its outcome can be recorded; a quarter of a short time."""
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_FACTS_BYTES: Final = 256 * 1024
@@ -27,13 +33,14 @@ MAX_FACTS_BYTES: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment says. ``database_url`` is a libpq URI."""
+    """What the environment says. ``database_url`` is a libpq URI; ``retention_days`` 0 keeps finished runs for ever."""
 
     database_url: str
     loops_dir: Path
     migrations_dir: Path
     actor_delegates: frozenset[str] = frozenset()
     trust_actor_header: bool = False
+    retention_days: int = 0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -41,10 +48,16 @@ class Settings:
         url = environment.get("DATABASE_URL", "")
         if not url:
             raise ConfigurationError("DATABASE_URL is not set: give the function the database's libpq URI")
+        retention = environment.get("RETENTION_DAYS") or "0"
+        if not (retention.isascii() and retention.isdigit() and len(retention) <= 5):
+            raise ConfigurationError(
+                "RETENTION_DAYS is not a number of days: give 0 to keep finished runs, or 1 to 99999"
+            )
         return cls(
             database_url=url,
             loops_dir=Path(environment.get("LOOPS_DIR", "/opt/loops")),
             migrations_dir=Path(environment.get("MIGRATIONS_DIR", "/opt/migrations")),
             actor_delegates=frozenset(filter(None, map(str.strip, environment.get("ACTOR_DELEGATES", "").split(",")))),
             trust_actor_header=environment.get("TRUST_ACTOR_HEADER", "").lower() in {"1", "true"},
+            retention_days=int(retention),
         )
