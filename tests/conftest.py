@@ -22,6 +22,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 
 from loop_runner import migrations
+from loop_runner.audit import audit
 from loop_runner.database import Database
 from loop_runner.http import Api
 from loop_runner.services import Services
@@ -130,6 +131,18 @@ class Sql:
 def app_role(server_url: str) -> str:
     """A password of role loop_app, as which the functions connect; the role belongs to the server."""
     return str(conninfo_to_dict(app_url(server_url))["password"])
+
+
+def assert_sound(url: str) -> None:
+    """The ledger in this database keeps every rule: the migrate function's audit finds nothing."""
+    assert {finding["rule"]: finding["ids"] for finding in audit(url) if finding["violations"]} == {}
+
+
+@pytest.fixture
+def sound(database_url: str) -> Iterator[None]:
+    """Whatever the test did, its database's ledger is sound afterwards."""
+    yield
+    assert_sound(database_url)
 
 
 @pytest.fixture

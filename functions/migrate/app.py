@@ -1,10 +1,14 @@
-"""The migrate function: {"action": "plan" | "apply" | "verify"}. A refused or failed migration fails the invocation."""
+"""The migrate function: {"action": "plan" | "apply" | "verify" | "audit"}.
+
+A refused or failed migration fails the invocation; what verify and audit find is their answer.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from loop_runner import migrations
+from loop_runner.audit import audit
 from loop_runner.errors import InvalidRequestError
 from loop_runner.observability import logger
 from loop_runner.settings import Settings
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Do what ``action`` says; MigrationError and InvalidRequestError fail the invocation and say why."""
+    """Do what ``action`` says; a LoopError, as MigrationError is one, fails the invocation and says why."""
     settings = Settings.from_environment()
     url, folder = settings.database_url, settings.migrations_dir
     action = event.get("action")
@@ -30,9 +34,12 @@ def handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
         case "verify":
             problems = migrations.verify(url, folder)
             answer = {"ok": not problems, "problems": problems}
+        case "audit":
+            rules = audit(url)
+            answer = {"ok": not any(rule["violations"] for rule in rules), "rules": rules}
         case _:
             raise InvalidRequestError(
-                'the event must be {"action": "plan"}, {"action": "apply"} or {"action": "verify"}'
+                'the event must be {"action": "plan"}, {"action": "apply"}, {"action": "verify"} or {"action": "audit"}'
             )
     logger.info("answered", extra=answer)
     return {"schemaVersion": "loop.migrate.v1", "action": action, **answer}

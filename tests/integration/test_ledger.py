@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from loop_runner.models import Json
     from tests.conftest import Sql
 
+pytestmark = pytest.mark.usefixtures("sound")
+
 ISSUE = "AFU9-123"
 DONE = Outcome(
     RunStatus.COMPLETED,
@@ -274,7 +276,7 @@ class TestFinish:
         self, registered: World, state: str | None, facts: Json | None, grows: bool
     ) -> None:
         before = registered.issues.get(ISSUE).issue
-        outcome = replace(BLOCKED, state_after=state, facts=facts)
+        outcome = replace(DONE, step=None, steps=(), state_after=state, facts=facts)
         run = registered.ledger.finish(registered.claim(), outcome).run
         issue = registered.issues.get(ISSUE).issue
         assert (issue != before, issue.version, run.issue_version) == (grows, 1 + grows, 1 + grows)

@@ -24,6 +24,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.conftest import assert_sound
 from tools.local import gateway
 from tools.local.client import request
 from tools.local.settings import SettingsError
@@ -401,6 +402,7 @@ def test_dev_serves_until_it_is_told_to_stop(checkout: Path, empty_database: str
     assert (checkout / ".local" / "database-url").stat().st_mode & 0o777 == 0o600
     query = "SELECT status FROM loop_runs;"
     assert "completed" in run_command(checkout, "sql", query)[1]
+    assert_sound(database_url)
     process.send_signal(number)
     output, errors = process.communicate()
     assert (process.returncode, output) == (0, "")

@@ -17,7 +17,7 @@ from loop_runner import migrations
 from loop_runner.errors import InvalidRequestError, MigrationError
 from loop_runner.migrations import LOCK_KEY, NO_TRANSACTION
 from loop_runner.settings import REQUIRED_SCHEMA
-from tests.conftest import MIGRATIONS, Context, Sql
+from tests.conftest import MIGRATIONS, Context, Sql, assert_sound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -283,6 +283,7 @@ def test_083_that_was_applied_by_hand_is_repeated_and_its_rows_brought_to_the_ru
     steps = empty_sql("SELECT status, count(*), count(completed_at) AS ended FROM loop_run_steps GROUP BY 1 ORDER BY 1")
     counts = [("completed", 6, 6), ("failed", 18, 18), ("skipped", 6, 6)]
     assert [tuple(step.values()) for step in steps] == counts
+    assert_sound(empty_database_url)
 
 
 class TestCatalog:
@@ -340,7 +341,7 @@ class TestMigrateFunction:
     def test_unknown_action_fails_and_says_the_known_ones(
         self, invoke: Invoke, folder: Folder, event: dict[str, Any]
     ) -> None:
-        with pytest.raises(InvalidRequestError, match=r'"plan".*"apply".*"verify"'):
+        with pytest.raises(InvalidRequestError, match=r'"plan".*"apply".*"verify".*"audit"'):
             invoke(**event)
         assert folder.plan()["001_a.sql"] == "pending"
 

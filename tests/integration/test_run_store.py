@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from loop_runner.models import Json
     from tests.conftest import Sql
 
+pytestmark = pytest.mark.usefixtures("sound")
+
 ISSUE = "AFU9-123"
 UNKNOWN = UUID(int=4)
 R, S = RunStatus, StepStatus

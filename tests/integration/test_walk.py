@@ -7,11 +7,15 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from loop_runner.loops import load_loop
 from tests.conftest import LOOPS
 
 if TYPE_CHECKING:
     from tests.conftest import Client, Sql
+
+pytestmark = pytest.mark.usefixtures("sound")
 
 ISSUE = "/api/loop/issues/AFU9-123"
 LOOP = load_loop(LOOPS / "issue-delivery.toml")
