@@ -1,4 +1,4 @@
-"""A small HTTP client for the stack's own port: it says no more than it is told and raises for no status."""
+"""A small HTTP client, for the stack's own port above all: it says no more than it is told and raises for no status."""
 
 from __future__ import annotations
 
@@ -25,9 +25,22 @@ class Answer:
         return json.loads(self.body)
 
 
-def request(url: str, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Answer:
-    """Make one request and wait for its answer as long as it takes. A body that is not bytes is sent as JSON."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+def request(
+    url: str,
+    method: str,
+    path: str,
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    timeout: float | None = None,
+) -> Answer:
+    """Make one request and wait for its answer, without ``timeout`` (seconds) as long as it takes.
+
+    A body that is not bytes is sent as JSON.
+    """
+    target = urlsplit(url)
+    kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
+    connection = kind(target.netloc, timeout=timeout)
     content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     try:
         connection.request(method, path, content, {"content-type": "application/json", **(headers or {})})

@@ -134,7 +134,7 @@ def _open_private(path: Path) -> IO[str]:
 
 def run_sql(root: Path = ROOT) -> NoReturn:
     """Become psql on DATABASE_URL, or on the running dev stack's database."""
-    url = os.environ.get("DATABASE_URL") or _published(root / ".local" / "database-url")
+    url = os.environ.get("DATABASE_URL") or published_database_url(root)
     parts: dict[str, Any] = dict(conninfo_to_dict(url))
     password = parts.pop("password", None)
     environment = dict(os.environ)
@@ -146,7 +146,9 @@ def run_sql(root: Path = ROOT) -> NoReturn:
     os.execve(psql, [psql, *strict, make_conninfo(**parts)], environment)
 
 
-def _published(path: Path) -> str:
+def published_database_url(root: Path = ROOT) -> str:
+    """URL of the running dev stack's database. StackError where none runs."""
+    path = root / ".local" / "database-url"
     with contextlib.suppress(FileNotFoundError), path.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -52,7 +52,7 @@ _TRANSACTION_CONTROL: Final = re.compile(
     r"(?:^|;)\s*((?:BEGIN|START\s+TRANSACTION|PREPARE\s+TRANSACTION|COMMIT|END|ROLLBACK|ABORT)\b[^;]*)", re.IGNORECASE
 )
 
-_LEDGER: Final = """
+LEDGER: Final = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     file_name   text        PRIMARY KEY,
     sha256      text        NOT NULL,
@@ -65,6 +65,7 @@ COMMENT ON COLUMN schema_migrations.sha256 IS 'SHA-256 of the file when it was a
 COMMENT ON COLUMN schema_migrations.applied_at IS 'When it was applied';
 COMMENT ON COLUMN schema_migrations.duration_ms IS 'How long that took';
 """
+"""The one table that no file makes."""
 
 _RECORD: Final = """
 INSERT INTO schema_migrations (file_name, sha256, duration_ms)
@@ -134,7 +135,7 @@ def apply(url: str, folder: Path, *, lock_timeout_seconds: float = LOCK_TIMEOUT_
     files = read_folder(folder)
     with _connect(url) as connection:
         _lock(connection, lock_timeout_seconds)
-        connection.execute(_LEDGER)
+        connection.execute(LEDGER)
         states = _compare(files, _applied(connection))
         pending = [file for file in files if states[file.name] is not State.APPLIED]
         for file in pending:
