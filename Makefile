@@ -49,6 +49,10 @@ dev: $(VENV)/.local ## the whole system on http://127.0.0.1:3000 (PORT, DATABASE
 sql: $(VENV)/.local ## a psql prompt on the rows of the running `make dev`
 	@$(BIN)/python -m tools.local sql
 
+.PHONY: verify
+verify: $(VENV)/.local ## is a running system what this checkout says? (URL, DATABASE_URL; else that of `make dev`)
+	@$(BIN)/python -m tools.verify
+
 # ------------------------------------------------------------------------------------------------ tests, checks
 .PHONY: test
 test: $(VENV)/.dev ## every test that needs neither Docker nor AWS (ARGS="-k walk": some; TEST_DATABASE_URL)
