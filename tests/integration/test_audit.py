@@ -55,9 +55,11 @@ class World:
         self.issues.register(issue_id, load_loop(LOOPS / "issue-delivery.toml"), {}, actor="ann")
 
     def claim(self, issue_id: str, mode: RunMode = RunMode.EXECUTE) -> Claim:
-        return self.ledger.claim(
+        claimed = self.ledger.claim(
             ClaimRequest(issue_id=issue_id, actor="ann", request_id=uuid4(), mode=mode, lease_ms=60_000)
         )
+        assert isinstance(claimed, Claim)
+        return claimed
 
     def run(self, issue_id: str, outcome: Outcome, mode: RunMode = RunMode.EXECUTE) -> UUID:
         return self.ledger.finish(self.claim(issue_id, mode), outcome).run.id

@@ -289,7 +289,14 @@ class Mischief:
         return self.body
 
 
-STEP, RUN = "INSERT ON loop_run_steps", "INSERT ON loop_runs"
+STEP, RUN, END = "INSERT ON loop_run_steps", "INSERT ON loop_runs", "INSERT ON loop_events"
+
+
+def at_the_end(statement: str) -> str:
+    """For a trigger on events: with the last of a run, when everything else of it is written."""
+    return f"IF NEW.event_type = 'loop_run_finished' THEN {statement}; END IF"
+
+
 MISCHIEF = [
     Mischief(
         STEP,
@@ -297,13 +304,18 @@ MISCHIEF = [
         *("stepExecuted.durationMs", ("answer = rows", "audit")),
     ),
     Mischief(
-        STEP,
-        "UPDATE loop_runs SET message = 'other' WHERE id = NEW.run_id",
+        END,
+        at_the_end("UPDATE loop_runs SET message = 'other' WHERE id = NEW.run_id"),
         *("message", ("answer = rows",)),
     ),
-    Mischief(STEP, "UPDATE loop_runs SET duration_ms = 77777 WHERE id = NEW.run_id", "duration_ms", ("rows", "audit")),
-    Mischief(STEP, "UPDATE loop_issues SET state = 'X'", "state_after", ("rows", "audit")),
-    Mischief(STEP, "UPDATE loop_issues SET version = version + 1", "issue_version", ("rows",)),
+    Mischief(
+        END,
+        at_the_end("UPDATE loop_runs SET duration_ms = 77777 WHERE id = NEW.run_id"),
+        "duration_ms",
+        ("rows", "audit"),
+    ),
+    Mischief(END, at_the_end("UPDATE loop_issues SET state = 'X'"), "state_after", ("rows", "audit")),
+    Mischief(END, at_the_end("UPDATE loop_issues SET version = version + 1"), "issue_version", ("rows",)),
     Mischief(STEP, "DELETE FROM loop_events WHERE run_id = NEW.run_id", "first event", ("rows", "audit")),
     Mischief(
         "INSERT ON loop_issues",
