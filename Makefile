@@ -81,17 +81,21 @@ clean: ## remove environments, builds and caches; the data in .local stays
 	rm -rf $(VENV) .venv-sam .aws-sam .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # ------------------------------------------------------------------------------------------------------ build
-# `sam build` calls this for the layer. Without the newer platform tag pip would quietly take an older psycopg.
 ARCH ?= arm64
-MACHINE = $(if $(filter arm64,$(ARCH)),aarch64,x86_64)
+MACHINE_arm64 := aarch64
+MACHINE_x86_64 := x86_64
+MACHINE = $(or $(MACHINE_$(ARCH)),$(error ARCH is $(ARCH): it must be arm64 or x86_64))
 
+# `sam build` calls this for the layer, wherever it was started: it must be told ARCH, the template's parameter does not
+# come here. Without the newer platform tag pip would quietly take an older psycopg.
 .PHONY: build-LoopRunnerLayer
 build-LoopRunnerLayer:
 	python3.13 -m pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: --no-compile \
 		--implementation cp --python-version 3.13 \
 		--platform manylinux_2_28_$(MACHINE) --platform manylinux2014_$(MACHINE) \
 		--target "$(ARTIFACTS_DIR)/python" --requirement layers/loop_runner/requirements.txt
+	rm -rf "$(ARTIFACTS_DIR)/python/bin"
 	cp -R layers/loop_runner/loop_runner "$(ARTIFACTS_DIR)/python/"
 	cp -R loops migrations "$(ARTIFACTS_DIR)/"
 	find "$(ARTIFACTS_DIR)" -name __pycache__ -prune -exec rm -r {} +
-	python3.13 -m compileall -q --invalidation-mode unchecked-hash "$(ARTIFACTS_DIR)/python"
+	python3.13 -m compileall -q --invalidation-mode unchecked-hash -s "$(ARTIFACTS_DIR)" -p /opt "$(ARTIFACTS_DIR)/python"
