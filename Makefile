@@ -6,6 +6,7 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 SAM := .venv-sam/bin
+LAMBDA := .venv-lambda/bin
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -34,6 +35,13 @@ $(SAM)/.installed: requirements/sam.txt | $(BIN)/python
 	@echo "==> installing the SAM command line into .venv-sam (once, about a minute)"
 	@$(BIN)/python -m venv .venv-sam
 	@$(SAM)/python -m pip install -qq --no-input --require-hashes -r requirements/sam.txt
+	@touch $@
+
+$(LAMBDA)/.installed: requirements/lambda.txt
+	@python=$$(tools/find-python 13) || exit 1; \
+	echo "==> installing Lambda's runtime client into .venv-lambda (once)"; \
+	$$python -m venv --clear .venv-lambda
+	@$(LAMBDA)/python -m pip install -qq --no-input --require-hashes --only-binary :all: -r requirements/lambda.txt
 	@touch $@
 
 # ------------------------------------------------------------------------------------------------------ local
@@ -78,7 +86,7 @@ lock: $(VENV)/.local ## pin the newest dependencies that pyproject.toml allows, 
 
 .PHONY: clean
 clean: ## remove environments, builds and caches; the data in .local stays
-	rm -rf $(VENV) .venv-sam .aws-sam .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-sam .venv-lambda .aws-sam .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # ------------------------------------------------------------------------------------------------------ build
 ARCH ?= arm64
