@@ -9,6 +9,7 @@ SAM := .venv-sam/bin
 LAMBDA := .venv-lambda/bin
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export SAM_CLI_TELEMETRY := 0
 
 .PHONY: help
 help: ## list the commands
@@ -93,6 +94,10 @@ ARCH ?= arm64
 MACHINE_arm64 := aarch64
 MACHINE_x86_64 := x86_64
 MACHINE = $(or $(MACHINE_$(ARCH)),$(error ARCH is $(ARCH): it must be arm64 or x86_64))
+
+.PHONY: build
+build: $(VENV)/.local $(SAM)/.installed ## what is deployed, built and checked in .aws-sam/ARCH/build (ARCH=arm64, or x86_64)
+	@$(BIN)/python -m tools.build $(ARCH)
 
 # `sam build` calls this for the layer, wherever it was started: it must be told ARCH, the template's parameter does not
 # come here. Without the newer platform tag pip would quietly take an older psycopg.

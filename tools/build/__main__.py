@@ -1,0 +1,62 @@
+"""``python -m tools.build ARCHITECTURE``: build what is deployed, check it, print its sizes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import zipfile
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
+
+from tools.build.layer import problems
+from tools.build.sam import ARCHITECTURES, BuildError, build
+from tools.local.settings import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def main() -> int:
+    """Exit status 1, with the reason on standard error, when there is nothing that may be deployed."""
+    parser = argparse.ArgumentParser(prog="make build")
+    parser.add_argument("architecture", choices=ARCHITECTURES, metavar=f"ARCH={'|'.join(ARCHITECTURES)}")
+    architecture = parser.parse_args().architecture
+    print(f"==> sam build for {architecture} (some ten seconds)", flush=True)
+    try:
+        artifact = build(architecture)
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    _print_sizes(artifact.template.parent)
+    if found := problems(artifact.layer, architecture):
+        print("the layer must not be deployed:", *found, sep="\n  ", file=sys.stderr)
+        return 1
+    print(f"the layer is complete, compiled, of the locked versions and made for {architecture}")
+    print(f"built {artifact.template.relative_to(ROOT)}")
+    return 0
+
+
+def _print_sizes(built: Path) -> None:
+    print(f"{'':20} {'unzipped':>10} {'zipped':>10}")
+    for folder in sorted(path for path in built.iterdir() if path.is_dir()):
+        unzipped, zipped = map(_text, _sizes(folder))
+        print(f"{folder.name:20} {unzipped:>10} {zipped:>10}")
+
+
+def _sizes(folder: Path) -> tuple[int, int]:
+    """Bytes of the files, and of an archive of them, which is what is uploaded."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    with TemporaryFile() as archive:
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for path in files:
+                packed.write(path, path.relative_to(folder))
+        zipped = archive.tell()
+    return sum(path.stat().st_size for path in files), zipped
+
+
+def _text(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
