@@ -13,7 +13,7 @@ export SAM_CLI_TELEMETRY := 0
 
 .PHONY: help
 help: ## list the commands
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 # ---------------------------------------------------------------------------------------------- environment
 $(BIN)/python:
@@ -66,10 +66,15 @@ verify: $(VENV)/.local ## is a running system what this checkout says? (URL, DAT
 .PHONY: test
 test: $(VENV)/.dev ## every test that needs neither Docker nor AWS (ARGS="-k walk": some; TEST_DATABASE_URL)
 	@rm -f .coverage .coverage.*
-	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --cov --cov-report= $(ARGS)
+	$(BIN)/pytest --ignore=tests/e2e --numprocesses=auto --maxprocesses=4 --cov --cov-report= $(ARGS)
 ifeq ($(strip $(ARGS)),)
 	$(BIN)/coverage report --include='*/loop_runner/run_store.py' --show-missing --fail-under=100
 endif
+
+.PHONY: e2e
+e2e: $(LAMBDA)/.installed $(VENV)/.dev $(SAM)/.installed ## the functions as SAM builds them, under Lambda's runtime; no Docker (ARGS)
+	$(SAM)/sam validate --lint
+	$(BIN)/pytest tests/e2e $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.dev $(SAM)/.installed ## formatting, lint, types, direction of imports, template, migrations

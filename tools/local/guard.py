@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--uid", type=int)
     parser.add_argument("--gid", type=int)
     parser.add_argument("--remove")
+    parser.add_argument("--folder", default="/")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     if options.uid is not None:
@@ -60,7 +61,7 @@ def main() -> int:
     server = subprocess.Popen(
         options.command,
         stdin=subprocess.DEVNULL,
-        cwd="/",
+        cwd=options.folder,
         preexec_fn=lambda: die_with_parent(signal.SIGQUIT),  # noqa: PLW1509  one thread: safe here
     )
     owner_died = threading.Event()

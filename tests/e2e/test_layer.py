@@ -1,0 +1,30 @@
+"""The layer that is built for each architecture may be deployed on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.emulator import HOST
+from tools.build.layer import problems
+from tools.build.sam import ARCHITECTURES, Artifact, build
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_layer_for_this_machine_is_complete_locked_and_compiled(artifact: Artifact) -> None:
+    assert problems(artifact.layer, HOST) == []
+
+
+def test_layer_for_the_other_architecture_is_built_here_too(tmp_path: Path) -> None:
+    (other,) = set(ARCHITECTURES) - {HOST}
+    assert problems(build(other, folder=tmp_path).layer, other) == []
+
+
+@pytest.mark.parametrize("other", sorted(set(ARCHITECTURES) - {HOST}))
+def test_layer_of_one_architecture_is_refused_for_the_other(artifact: Artifact, other: str) -> None:
+    found = "\n".join(problems(artifact.layer, other))
+    assert "psycopg-binary is a wheel for cp313-cp313-" in found
+    assert "pydantic_core/_pydantic_core.cpython-313" in found
