@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -121,9 +123,19 @@ def test_page_of_the_loop_has_each_step_fact_and_blocker_in_order() -> None:
     assert told == rows
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z][a-z-]+)", README))))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z][a-z0-9-]+)", README))))
 def test_each_command_of_the_readme_is_there(target: str) -> None:
     assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
+
+
+def test_readme_puts_the_database_of_make_dev_into_the_variables_of_sam(tmp_path: Path) -> None:
+    (command,) = re.findall(r"^sed .*$", README, re.MULTILINE)
+    url = "postgresql://postgres:a-b_C9@127.0.0.1:4711/postgres"
+    for name, content in (("events/env.json", (ROOT / "events/env.json").read_text()), (".local/database-url", url)):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(content)
+    subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, check=True)
+    assert json.loads((tmp_path / ".local/env.json").read_text())["Parameters"]["DATABASE_URL"] == url
 
 
 @pytest.mark.parametrize(
