@@ -16,6 +16,7 @@ help: ## list the commands
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 # ---------------------------------------------------------------------------------------------- environment
+# The locks are complete: without --no-deps the pip of Python 3.11 takes coverage[toml] for something that they lack.
 $(BIN)/python:
 	@python=$${PYTHON:-$$(tools/find-python)} || exit 1; \
 	echo "==> environment in $(VENV) with $$($$python --version)"; \
@@ -23,26 +24,26 @@ $(BIN)/python:
 
 $(VENV)/.local: requirements/local.txt pyproject.toml | $(BIN)/python
 	@echo "==> installing what the local stack needs (once, about half a minute)"
-	@$(PIP_INSTALL) --require-hashes -r requirements/local.txt
+	@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/local.txt
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.local
 	@echo "==> installing what tests and checks need (once, about half a minute)"
-	@$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/dev.txt
 	@touch $@
 
 $(SAM)/.installed: requirements/sam.txt | $(BIN)/python
 	@echo "==> installing the SAM command line into .venv-sam (once, about a minute)"
 	@$(BIN)/python -m venv .venv-sam
-	@$(SAM)/python -m pip install -qq --no-input --require-hashes -r requirements/sam.txt
+	@$(SAM)/python -m pip install -qq --no-input --no-deps --require-hashes -r requirements/sam.txt
 	@touch $@
 
 $(LAMBDA)/.installed: requirements/lambda.txt
 	@python=$$(tools/find-python 13) || exit 1; \
 	echo "==> installing Lambda's runtime client into .venv-lambda (once)"; \
 	$$python -m venv --clear .venv-lambda
-	@$(LAMBDA)/python -m pip install -qq --no-input --require-hashes --only-binary :all: -r requirements/lambda.txt
+	@$(LAMBDA)/python -m pip install -qq --no-input --no-deps --require-hashes --only-binary :all: -r requirements/lambda.txt
 	@touch $@
 
 # ------------------------------------------------------------------------------------------------------ local
