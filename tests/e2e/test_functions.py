@@ -142,8 +142,9 @@ class TestRestartedDatabase:
         assert rows == [(first["runId"], "completed"), (second["runId"], "blocked")]
 
 
-def time_out(_functions: Functions) -> None:
-    """Wait: the function has been asked to answer within TIMEOUT."""
+def time_out(functions: Functions) -> None:
+    """Stop the process where it is: one that runs answers before its time is over."""
+    os.kill(functions[RUN].pid(), signal.SIGSTOP)
 
 
 def crash(functions: Functions) -> None:
@@ -192,6 +193,17 @@ class TestLostRun:
         run_row = sql.one("SELECT retry_of, attempt FROM loop_runs WHERE id = %s", taken_over["runId"])
         assert run_row == {"retry_of": lost["id"], "attempt": 2}
         assert str(sql.one("SELECT run_id FROM loop_run_steps")["run_id"]) == taken_over["runId"], "done once"
+
+    def test_one_that_cannot_be_recorded_is_told_before_the_function_is_timed_out(
+        self, registered: Functions, database_url: str, sql: Sql
+    ) -> None:
+        run(registered, "run-next-step-dry-run.json")
+        with psycopg.connect(database_url) as blocker:
+            blocker.execute("LOCK TABLE loop_run_steps IN EXCLUSIVE MODE")
+            status, answer = registered.send(RUN, "run-next-step.json")
+            assert (status, answer["error"]["code"]) == (503, "UNAVAILABLE")
+        live = sql.one("SELECT id FROM loop_runs WHERE mode = 'execute'")
+        assert answer["error"]["details"]["runId"] == str(live["id"])
 
     def blocked(self, sql: Sql) -> int:
         """The session that waits for a lock, once there is one."""
