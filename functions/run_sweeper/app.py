@@ -1,4 +1,4 @@
-"""On a schedule: ends the runs whose lease is over, deletes those past their retention. Nobody has to call it."""
+"""On a schedule: ends lost runs, sends messages for what is due, deletes what is past its retention."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def handler(_event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]
     logger.append_keys(lambdaRequestId=context.aws_request_id)
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ANSWER_RESERVE_SECONDS
     services().database.deadline = deadline
-    done = sweep(services().ledger, retention_days=services().settings.retention_days, deadline=deadline - 1)
+    done = sweep(
+        services().ledger,
+        services().messages,
+        retention_days=services().settings.retention_days,
+        deadline=deadline - 1,
+    )
     logger.info("swept", extra=done)
     return {"schemaVersion": "loop.sweep.v1", **done}

@@ -1,38 +1,48 @@
 -- Ends a run and moves its issue, all or nothing: the run's terminal status, its step rows, state and facts, the events.
--- Only the holder of the lease token of a run that still runs changes anything (fencing); anybody else, the holder's own
--- repetition after a lost acknowledgement included, gets the run as it stands.
+-- Only who holds the lease token of a run that still runs, or the token of its waiting step, changes anything (fencing);
+-- anybody else, the holder's own repetition after a lost acknowledgement included, gets the run as it stands. A run that
+-- is to be cancelled ends so, whatever came of its step: that is kept on the step's row.
 --
--- request: runId, issueId, leaseToken, status (completed, failed, blocked), loopStatus, message;
+-- request: runId, issueId, leaseToken or tokenHash, status (completed, failed, blocked), loopStatus, message, maxBytes;
 --          optional loopVersion, step, stateAfter, facts (merge patch), blockerCode, errorCode, errorMessage, nextStep,
---          steps [{stepNumber, stepType, status (skipped, completed, failed), errorMessage?}]
--- answer:  recorded (whether this call ended the run), run, steps
+--          steps [{stepNumber, stepType, status (skipped, completed, failed, blocked), errorMessage?}],
+--          toldBy, toldId (who told the outcome, to be known again), retrySeconds (try again), attemptsAreUsedUp (count anew), advance (go on by itself), isUnknown (the outcome)
+-- answer:  recorded (whether this call ended the run), run, steps | outcome factsTooLarge {bytes}
 CREATE OR REPLACE FUNCTION loop_finish(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
+    v_run_id     uuid := (request ->> 'runId')::uuid;
     v_issue      loop_issues;
     v_run        loop_runs;
     v_state      text;
     v_facts      jsonb;
     v_new_facts  boolean := false;
+    v_new_state  boolean;
     v_is_changed boolean;
     v_steps      loop_run_steps[];
+    v_retry_at   timestamptz;
     v_now        timestamptz;
 BEGIN
     SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId' FOR NO KEY UPDATE;
     v_now := clock_timestamp();
     v_state := coalesce(request ->> 'stateAfter', v_issue.state);
+    v_new_state := v_state IS DISTINCT FROM v_issue.state;
     IF request ? 'facts' THEN
         v_facts := loop_merge_patch(v_issue.facts, request -> 'facts');
         v_new_facts := v_facts IS DISTINCT FROM v_issue.facts;
+        IF v_new_facts AND octet_length(v_facts::text) > (request ->> 'maxBytes')::integer THEN
+            RETURN jsonb_build_object('outcome', 'factsTooLarge', 'bytes', octet_length(v_facts::text));
+        END IF;
     END IF;
-    v_is_changed := v_state IS DISTINCT FROM v_issue.state OR v_new_facts;
+    v_is_changed := v_new_state OR v_new_facts;
     IF v_is_changed THEN
         v_issue.version := v_issue.version + 1;
     END IF;
+    v_retry_at := v_now + (request ->> 'retrySeconds')::float8 * interval '1 second';
 
-    -- Before the run ends: an ended run takes no steps. The token decides here as it does below.
+    -- Before the run ends: an ended run takes no steps. The tokens decide here as they do below.
     WITH recorded AS (
-        INSERT INTO loop_run_steps (
+        INSERT INTO loop_run_steps AS s (
             run_id, step_number, step_type, status, created_at, started_at, completed_at, duration_ms, error_message
         )
         SELECT
@@ -44,10 +54,19 @@ BEGIN
             jsonb_to_recordset(request -> 'steps')
                 AS ("stepNumber" integer, "stepType" text, status text, "errorMessage" text)
         ) WITH ORDINALITY AS t("stepNumber", "stepType", status, "errorMessage", position)
-        WHERE r.id = (request ->> 'runId')::uuid
+        WHERE r.id = v_run_id
             AND r.status = 'running'
-            AND r.lease_token = (request ->> 'leaseToken')::uuid
+            AND r.cancel_requested_at IS NULL
+            AND (r.lease_token = (request ->> 'leaseToken')::uuid OR loop_is_task_of(r.id, request ->> 'tokenHash'))
         ORDER BY t.position
+        ON CONFLICT (run_id, step_number) DO UPDATE -- the step was started before it was executed elsewhere
+        SET status = excluded.status,
+            completed_at = v_now,
+            duration_ms = loop_duration_ms(s.started_at, v_now),
+            error_message = excluded.error_message,
+            metadata = CASE WHEN request ? 'toldId'
+                THEN s.metadata || jsonb_build_object('toldBy', request -> 'toldBy', 'toldId', request -> 'toldId')
+                ELSE s.metadata END
         RETURNING *
     )
     SELECT array_agg(s) INTO v_steps FROM recorded AS s;
@@ -65,29 +84,64 @@ BEGIN
         error_message = request ->> 'errorMessage',
         loop_status = request ->> 'loopStatus',
         next_step = nullif(request -> 'nextStep', 'null'),
-        message = request ->> 'message'
-    WHERE r.id = (request ->> 'runId')::uuid
+        message = request ->> 'message',
+        retry_at = v_retry_at
+    WHERE r.id = v_run_id
         AND r.status = 'running'
-        AND r.lease_token = (request ->> 'leaseToken')::uuid
+        AND r.cancel_requested_at IS NULL
+        AND (r.lease_token = (request ->> 'leaseToken')::uuid
+            OR v_steps IS NOT NULL -- the waiting step is closed by now, and was this token's
+            OR loop_is_task_of(r.id, request ->> 'tokenHash'))
     RETURNING * INTO v_run;
 
     IF NOT FOUND THEN
         IF v_steps IS NOT NULL THEN -- whoever ends a claimed run holds the issue's lock, as we do
-            RAISE EXCEPTION 'run % was ended by somebody who does not hold the lock of its issue', request ->> 'runId';
+            RAISE EXCEPTION 'run % was ended by somebody who does not hold the lock of its issue', v_run_id;
         END IF;
-        RETURN jsonb_build_object('recorded', false) || loop_get_run((request ->> 'runId')::uuid);
+        RETURN loop_finish_cancelled(request, v_now);
     END IF;
 
-    IF v_run.status = 'failed' THEN
-        UPDATE loop_issues SET failed_attempts = v_run.attempt, failed_run_id = v_run.id WHERE id = v_issue.id;
-    ELSIF v_is_changed THEN
+    IF v_run.status = 'failed' AND v_steps IS NULL THEN -- a step that was started does not stay open
+        UPDATE loop_run_steps
+        SET status = 'failed',
+            completed_at = v_now,
+            duration_ms = loop_duration_ms(started_at, v_now),
+            error_message = v_run.error_message
+        WHERE run_id = v_run_id AND status = 'running';
+    END IF;
+
+    IF v_run.status = 'failed' AND NOT request ? 'attemptsAreUsedUp' THEN
+        v_issue.failed_attempts := v_run.attempt;
+        v_issue.failed_run_id := v_run.id;
+    ELSIF v_run.status = 'failed' OR v_is_changed THEN
+        v_issue.failed_attempts := 0;
+        v_issue.failed_run_id := NULL;
+    END IF;
+    IF v_new_state THEN
+        v_issue.approval_requesters := '[]';
+    ELSIF v_run.blocker_code = 'APPROVAL_REQUIRED' AND NOT v_issue.approval_requesters @> jsonb_build_array(
+        jsonb_build_object('actor', v_run.actor, 'principal', v_run.principal))
+    THEN
+        v_is_changed := true;
+        v_issue.approval_requesters := v_issue.approval_requesters || jsonb_build_object(
+            'actor', v_run.actor, 'principal', v_run.principal);
+    END IF;
+    IF v_issue.idempotency_token IS NOT NULL AND v_steps IS NOT NULL AND NOT request ? 'isUnknown' THEN
+        v_is_changed := true;
+        v_issue.idempotency_token := NULL; -- an outcome is recorded: the next execution is another one
+    END IF;
+    IF v_is_changed OR v_run.status = 'failed' OR request ? 'advance' THEN
         UPDATE loop_issues
         SET state = v_state,
             facts = CASE WHEN v_new_facts THEN v_facts ELSE facts END, -- large ones are not written again
             version = v_issue.version,
-            updated_at = v_now,
-            failed_attempts = 0,
-            failed_run_id = NULL
+            updated_at = CASE WHEN v_new_state OR v_new_facts THEN v_now ELSE updated_at END,
+            failed_attempts = v_issue.failed_attempts,
+            failed_run_id = v_issue.failed_run_id,
+            approval_requesters = v_issue.approval_requesters,
+            idempotency_token = v_issue.idempotency_token,
+            next_attempt_at = coalesce(v_retry_at, CASE WHEN request ? 'advance' THEN v_now END),
+            next_attempt_after = CASE WHEN v_retry_at IS NOT NULL OR request ? 'advance' THEN v_run_id END
         WHERE id = v_issue.id;
     END IF;
 
@@ -102,15 +156,30 @@ BEGIN
         WHERE s.status IN ('skipped', 'completed')
         UNION ALL
         SELECT
+            'loop_facts_changed',
+            jsonb_build_object('actor', v_run.actor, 'version', v_issue.version, 'factKeys', loop_fact_keys(request -> 'facts')),
+            1000001
+        WHERE v_new_facts
+        UNION ALL
+        SELECT
             CASE v_run.status WHEN 'completed' THEN 'loop_run_finished' ELSE 'loop_run_' || v_run.status END,
             jsonb_strip_nulls(jsonb_build_object(
                 'stepNumber', v_run.step, 'stateBefore', v_run.state_before, 'stateAfter', v_run.state_after,
                 'blockerCode', v_run.blocker_code, 'errorCode', v_run.error_code)),
-            NULL
-        ORDER BY position NULLS LAST
+            1000002
+        UNION ALL
+        SELECT
+            'loop_retry_planned',
+            jsonb_build_object('errorCode', v_run.error_code, 'attempt', v_run.attempt, 'retryAt', v_retry_at),
+            1000003
+        WHERE v_retry_at IS NOT NULL
+        ORDER BY position
     ) AS e;
 
-    RETURN jsonb_build_object('recorded', true, 'run', to_jsonb(v_run), 'steps', coalesce((
-        SELECT jsonb_agg(to_jsonb(s) ORDER BY s.step_number) FROM unnest(v_steps) AS s), '[]'));
+    IF v_steps IS NULL THEN
+        RETURN jsonb_build_object('recorded', true) || loop_get_run(v_run_id);
+    END IF;
+    RETURN jsonb_build_object('recorded', true, 'run', to_jsonb(v_run), 'steps', (
+        SELECT jsonb_agg(to_jsonb(s) ORDER BY s.step_number) FROM unnest(v_steps) AS s));
 END
 $$;

@@ -13,8 +13,12 @@ BEGIN
         RETURN jsonb_build_object('outcome', 'tooLarge', 'bytes', octet_length(v_facts::text));
     END IF;
 
-    INSERT INTO loop_issues (id, loop_name, state, facts, created_at, updated_at)
-    VALUES (request ->> 'issueId', request ->> 'loop', request ->> 'state', v_facts, v_now, v_now)
+    INSERT INTO loop_issues (
+        id, loop_name, state, facts, registered_by, registered_principal, created_at, updated_at
+    ) VALUES (
+        request ->> 'issueId', request ->> 'loop', request ->> 'state', v_facts, request ->> 'actor',
+        request ->> 'principal', v_now, v_now
+    )
     ON CONFLICT (id) DO NOTHING
     RETURNING * INTO v_issue;
 

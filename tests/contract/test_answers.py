@@ -215,7 +215,7 @@ def test_a_run_is_its_row_column_by_column_with_its_steps(client: Client, sql: S
     assert body.pop("schemaVersion") == "loop.run.v1"
     assert body == as_answered(sql.one("SELECT * FROM loop_runs"), "runId")
     rows = sql("SELECT * FROM loop_run_steps ORDER BY step_number")
-    assert steps == [as_answered(row, "stepId", hidden=set()) for row in rows]
+    assert steps == [as_answered(row, "stepId", hidden={"task_token_hash"}) for row in rows]
     assert len(steps) == 2
 
 
@@ -305,7 +305,8 @@ def test_an_issue_shows_its_hold_and_its_next_attempt(client: Client, sql: Sql) 
         hold = '{"reason": "audit", "by": "bob", "since": "2026-11-24T12:00:00Z"}'""")
     answer = client("GET", ISSUE)
     assert set(answer.json) == ISSUE_KEYS | {"nextStep", "hold", "nextAttemptAt"}
-    assert answer.json["hold"] == {"reason": "audit", "by": "bob", "since": "2026-11-24T12:00:00Z"}
+    hold = {"reason": "audit", "by": "bob", "since": "2026-11-24T12:00:00Z", "state": "CREATED"}
+    assert answer.json["hold"] == hold
     assert answer.json["nextAttemptAt"] == "2026-11-24T12:00:00.500000Z"
     (gate,) = answer.json["unmetGates"]
     assert (set(gate), gate["blocker"]) == ({"blocker", "message"}, "ON_HOLD")

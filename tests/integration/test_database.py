@@ -17,13 +17,15 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from loop_runner.claims import Claim, ClaimRequest
 from loop_runner.database import Database
 from loop_runner.errors import LoopConflictError, UnavailableError
 from loop_runner.issues import Issues
-from loop_runner.ledger import Claim, ClaimRequest, Ledger, Outcome
+from loop_runner.ledger import Ledger
 from loop_runner.lifecycle import RUN_TRANSITIONS, STEP_TRANSITIONS, TERMINAL_STEP
 from loop_runner.loops import load_loop
 from loop_runner.models import LoopStatus, Run, RunMode, RunStatus
+from loop_runner.outcomes import Outcome
 from loop_runner.run_store import RunStore
 from loop_runner.settings import CODE_VERSION, REQUIRED_SCHEMA
 from tests.conftest import LOOPS

@@ -13,8 +13,8 @@ from psycopg import errors as pg
 
 from functions.run_sweeper import app as run_sweeper
 from loop_runner.background import PURGE_BATCH, SWEEP_BATCH, sweep
+from loop_runner.claims import Claim, ClaimRequest
 from loop_runner.database import Database
-from loop_runner.ledger import Claim, ClaimRequest
 from loop_runner.loops import load_loop
 from loop_runner.models import RunMode
 from loop_runner.run_store import RunStore
@@ -35,13 +35,13 @@ def claim(services: Services, issue_id: str, lease_ms: int = 60_000) -> Claim:
 
 
 def swept(services: Services, retention_days: int = 0) -> dict[str, int]:
-    return sweep(services.ledger, retention_days=retention_days, deadline=time.monotonic() + 60)
+    return sweep(services.ledger, services.messages, retention_days=retention_days, deadline=time.monotonic() + 60)
 
 
 class TestLostRuns:
     def test_lost_run_is_ended_and_its_issue_goes_on(self, client: Client, sql: Sql) -> None:
         lost = claim(client.services, "A-1", lease_ms=0)
-        assert swept(client.services) == {"ended": 1, "purged": 0}
+        assert swept(client.services) == {"ended": 1, "sent": 0, "purged": 0}
         run = sql.one("SELECT status, error_code, loop_status FROM loop_runs")
         assert run == {"status": "failed", "error_code": "LEASE_EXPIRED", "loop_status": "failed"}
         (event,) = sql("SELECT run_id, event_data FROM loop_events WHERE event_type = 'loop_run_failed'")
@@ -51,7 +51,7 @@ class TestLostRuns:
 
     def test_live_run_is_left_alone(self, services: Services, sql: Sql) -> None:
         claim(services, "A-1")
-        assert swept(services) == {"ended": 0, "purged": 0}
+        assert swept(services) == {"ended": 0, "sent": 0, "purged": 0}
         assert sql.one("SELECT status FROM loop_runs")["status"] == "running"
 
     def test_all_of_many_are_ended_in_batches(self, services: Services, sql: Sql) -> None:
@@ -82,7 +82,11 @@ class TestLostRuns:
 
     def test_sweep_stops_at_its_deadline(self, services: Services) -> None:
         claim(services, "A-1", lease_ms=0)
-        assert sweep(services.ledger, retention_days=1, deadline=time.monotonic() - 1) == {"ended": 0, "purged": 0}
+        assert sweep(services.ledger, services.messages, retention_days=1, deadline=time.monotonic() - 1) == {
+            "ended": 0,
+            "sent": 0,
+            "purged": 0,
+        }
 
 
 class TestRetention:
@@ -167,7 +171,7 @@ class TestHandler:
         monkeypatch.setenv("RETENTION_DAYS", "30")
         run_sweeper.services.cache_clear()
         answer = run_sweeper.handler({"source": "aws.scheduler"}, Context())  # type: ignore[arg-type]
-        assert answer == {"schemaVersion": "loop.sweep.v1", "ended": 1, "purged": 1}
+        assert answer == {"schemaVersion": "loop.sweep.v1", "ended": 1, "sent": 0, "purged": 1}
         run_sweeper.services().database.close()
         run_sweeper.services.cache_clear()
 

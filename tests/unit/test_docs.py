@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from loop_runner import errors, execution
+from loop_runner import errors, outcomes
 from loop_runner.conditions import Condition
 from loop_runner.loops import Loop, Step, load_loop
 from tests.conftest import LOOPS, ROOT
@@ -93,7 +93,7 @@ def test_contract_has_the_codes_that_runs_end_with() -> None:
         "UNKNOWN_STATE",
         "LEASE_EXPIRED",
         "INVALID_LOOP",
-        execution.UNEXPECTED_ERROR,
+        outcomes.UNEXPECTED_ERROR,
     ):
         assert f"\n| {code} |" in CONTRACT
 

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from functions.loop_api import app as loop_api
 from loop_runner.contract import RegisterIssueRequest, RunNextStepRequest
 from loop_runner.errors import InvalidRequestError, PayloadTooLargeError
-from loop_runner.http import MAX_DEPTH, Api, Call, body_of, etag, headers_of, parse_json
+from loop_runner.http import Api, Call, body_of, etag, headers_of
 from loop_runner.identity import Identity
 from loop_runner.models import RunMode
 from loop_runner.services import Services
 from loop_runner.settings import MAX_BODY_BYTES, Settings
+from loop_runner.strict_json import MAX_DEPTH, parse_json
 from tests.conftest import Context
 from tests.unit.strategies import JSON
 

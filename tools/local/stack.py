@@ -18,6 +18,7 @@ import uvicorn
 
 from tools.local.client import request
 from tools.local.gateway import Gateway
+from tools.local.intrinsics import ACCOUNT
 from tools.local.postgres import Server
 from tools.local.roles import app_url
 from tools.local.scheduler import run_schedules
@@ -127,7 +128,10 @@ class Stack:
 
     def _serve(self, listener: socket.socket, started: contextlib.ExitStack) -> None:
         """Start gateway and workers in a thread with an event loop, which ``started`` ends again."""
-        self.functions = load_functions(self._root / "template.yaml", {"DatabaseUrl": self.database_url})
+        self.functions = load_functions(
+            self._root / "template.yaml",
+            {"DatabaseUrl": self.database_url, "StepFunctionPrefix": "", "RunQueue": f"{self.url}/{ACCOUNT}/RunQueue"},
+        )
         log = started.enter_context(_open_log(self._log_file)) if self._log_file else None
         inherited = functions_environment(self._environment, self.url)
         local = {

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from loop_runner.models import (
+    Approval,
     Event,
     Instant,
     Issue,
@@ -71,6 +72,42 @@ class RegisterIssueRequest(RequestBody):
     facts: Json = {}
 
 
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+TaskToken = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class CancelRequest(RequestBody):
+    """Body of POST cancel."""
+
+    reason: Reason | None = None
+
+
+class HeartbeatRequest(RequestBody):
+    """Body of POST heartbeat."""
+
+    task_token: TaskToken
+
+
+class DecisionRequest(RequestBody):
+    """Body of POST approvals."""
+
+    decision: Literal["approved", "rejected"]
+    comment: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)] | None = None
+
+
+class ReasonRequest(RequestBody):
+    """Body of POST hold and resume."""
+
+    reason: Reason
+
+
+class StateRequest(RequestBody):
+    """Body of POST state."""
+
+    state: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    reason: Reason
+
+
 class StepExecuted(Answer):
     """The step that the run executed."""
 
@@ -102,10 +139,11 @@ class BlockerView(Answer):
 
 
 class RunErrorView(Answer):
-    """Why a run failed."""
+    """Why a run failed; ``retryAt``: when its step is tried again by itself."""
 
     code: str
     message: str
+    retry_at: Instant | None = None
 
 
 class RunNextStepResponse(Answer):
@@ -126,6 +164,14 @@ class RunNextStepResponse(Answer):
     def of(cls, run: Run, steps: Sequence[RunStep], request_id: UUID) -> Self:
         """The answer that the record gives."""
         executed = next((step for step in steps if step.started_at is not None), None)
+        if run.queued_at is not None:  # what was true when it was queued, and is what every replay says
+            return cls(
+                request_id=request_id,
+                issue_id=run.issue_id,
+                run_id=run.id,
+                loop_status=LoopStatus.PAUSED,
+                message=f"queued: GET /api/loop/runs/{run.id} tells how it goes",
+            )
         return cls(
             request_id=request_id,
             issue_id=run.issue_id,
@@ -135,7 +181,9 @@ class RunNextStepResponse(Answer):
             loop_status=run.loop_status,  # type: ignore[arg-type]  # a run that has not ended has no answer: an error
             message=run.message,
             blocker=BlockerView(code=run.blocker_code, message=run.message or "") if run.blocker_code else None,
-            error=RunErrorView(code=run.error_code, message=run.error_message or "") if run.error_code else None,
+            error=RunErrorView(code=run.error_code, message=run.error_message or "", retry_at=run.retry_at)
+            if run.error_code
+            else None,
         )
 
 
@@ -178,6 +226,7 @@ class IssueAnswer(Answer):
     version: int
     facts: Json
     hold: Json | None = None
+    approval: Approval | None = None
     live_run: LiveRun | None = None
     next_step: NextStep | None = None
     unmet_gates: tuple[UnmetGate, ...]
@@ -194,7 +243,8 @@ class IssueAnswer(Answer):
             state=issue.state,
             version=issue.version,
             facts=issue.facts,
-            hold=issue.hold,
+            hold=issue.hold and {**issue.hold, "state": issue.state},
+            approval=issue.approval if issue.approval and issue.approval.version == issue.version else None,
             live_run=LiveRun.of(live_run) if live_run else None,
             next_step=next_step_after(loop, issue, now),
             unmet_gates=tuple(

@@ -122,6 +122,39 @@ class StepExistsError(LoopError):
     status = 409
 
 
+class RunFinishedError(LoopError):
+    """The run has ended."""
+
+    code = "RUN_FINISHED"
+    status = 409
+
+    @classmethod
+    def of(cls, run_id: object, status: str) -> RunFinishedError:
+        """The error that says how."""
+        return cls(f"run {run_id} is {status}: nothing more can be done to it", details={"status": status})
+
+
+class IssueFinishedError(LoopError):
+    """The issue is in a final state of its loop."""
+
+    code = "ISSUE_FINISHED"
+    status = 409
+
+
+class NoApprovalPendingError(LoopError):
+    """The step that is next does not wait for a decision."""
+
+    code = "NO_APPROVAL_PENDING"
+    status = 409
+
+
+class PreconditionRequiredError(LoopError):
+    """If-Match must name the version of the issue that is decided on: the ETag of GET issue."""
+
+    code = "PRECONDITION_REQUIRED"
+    status = 428
+
+
 class PreconditionFailedError(LoopError):
     """The issue has changed since: read it again and decide again."""
 

@@ -1,160 +1,242 @@
-"""Owns run_next_step: claim, resolve, execute, finish. Two round trips to the database, around one step."""
+"""Owns run_next_step: claim, resolve, execute, finish. Two round trips to the database, around one step.
+
+A step that is executed elsewhere adds one, its start; one whose outcome is told later is parked instead of finished.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import queue
+import secrets
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from loop_runner import outcomes, resolver
+from loop_runner.claims import Claim, NotPlanned, Recorded, ToResolve
 from loop_runner.errors import UnavailableError
 from loop_runner.executors import EXECUTORS
-from loop_runner.executors.protocol import Completed, Failed, StepCall
 from loop_runner.executors.transition import transition
-from loop_runner.facts import merge_patch
-from loop_runner.ledger import Claim, Outcome, StepRecord
-from loop_runner.loops import Loop
-from loop_runner.models import LoopStatus, RunMode, RunStatus, StepStatus
+from loop_runner.ledger import FactsTooLargeError
+from loop_runner.loops import API_STEP_SECONDS, CallbackExecutor, LambdaExecutor, Loop
+from loop_runner.messages import LONGEST_DELAY_SECONDS, of_attempt, of_run
+from loop_runner.models import RunMode
 from loop_runner.observability import logger
-from loop_runner.resolver import Blocked, Ended, Ready, next_step, next_step_after, resolve_next_step
-from loop_runner.sanitize import clean_text
+from loop_runner.outcomes import Visit
+from loop_runner.resolver import Ready, next_step, resolve_next_step
+from loop_runner.results import Failed, StepCall, Waiting
+from loop_runner.retry import HEARTBEAT_TIMEOUT, LEASE_EXPIRED, TIMEOUT, retry_after
 from loop_runner.settings import FINISH_RESERVE_SECONDS
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from loop_runner.claims import ClaimRequest, TaskOf
     from loop_runner.executors.protocol import Executor
-    from loop_runner.ledger import ClaimRequest, Ledger, Recorded
-    from loop_runner.loops import LoopCatalog, Step
-    from loop_runner.models import Issue
+    from loop_runner.ledger import Ledger
+    from loop_runner.loops import LoopCatalog
+    from loop_runner.messages import Messages
+    from loop_runner.outcomes import Outcome
+    from loop_runner.results import Result
 
-UNEXPECTED_ERROR: Final = "UNEXPECTED_ERROR"
+HAND_OVER_SECONDS: Final = 10.0
+"""How long a function may take to accept a task token."""
 
-TIMEOUT: Final = "States.Timeout"
-"""A step had not ended in time (Amazon States Language, Errors)."""
+_LOOKS: Final = 5
 
 
-def run_next_step(ledger: Ledger, loops: LoopCatalog, request: ClaimRequest, *, deadline: float) -> Recorded:
-    """Run exactly one step of the issue, or none where it is blocked or has ended, and record the run.
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Runs next steps. ``function_prefix`` precedes the names of step functions."""
 
-    ``deadline``, on time.monotonic, is when the outcome must be recorded. What is claimed is recorded: an error in
-    between ends the run as failed. Raises what Ledger.claim and finish raise.
-    """
-    step_deadline = deadline - min(FINISH_RESERVE_SECONDS, (deadline - time.monotonic()) / 4)
-    claim = ledger.claim(request)
-    if not isinstance(claim, Claim):
+    ledger: Ledger
+    loops: LoopCatalog
+    messages: Messages
+    function_prefix: str = ""
+
+    def run_next_step(self, request: ClaimRequest, *, deadline: float) -> Recorded:
+        """Run exactly one step of the issue, or none where it is blocked or has ended, and record the run.
+
+        ``deadline``, on time.monotonic, is when the outcome must be recorded. A run that was asked for in the
+        background, or whose step takes longer than a call can wait, is queued. What is claimed is recorded: an error in
+        between ends the run as failed. Raises what Ledger.claim and finish raise.
+        """
+        claim = self._claim(request)
+        if isinstance(claim, Claim):
+            return self._run(claim, deadline)
+        if claim.by_this_call:
+            self.messages.send([of_run(claim.run.issue_id, claim.run.id)])
         return claim
-    logger.append_keys(runId=str(claim.run_id))
-    try:
-        outcome = _outcome(claim, loops, step_deadline)
-    except Exception:
-        logger.exception("the run failed unexpectedly")
-        outcome = _failed_unexpectedly()
-    recorded = _finish(ledger, claim, outcome)
-    if not recorded.by_this_call and recorded.run.status != outcome.status:
-        logger.warning("the lease was lost: nothing was written", extra={"status": recorded.run.status})
-    return recorded
 
+    def begin(self, request: ClaimRequest, run_id: UUID, *, deadline: float) -> Recorded | NotPlanned:
+        """Begin a queued run and run its step. Raises what Ledger.begin and finish raise."""
+        claim = self.ledger.begin(request, run_id)
+        return self._run(claim, deadline) if isinstance(claim, Claim) else claim
 
-def _finish(ledger: Ledger, claim: Claim, outcome: Outcome) -> Recorded:
-    """End the run; an outcome that the database refuses ends it as failed rather than leave it to its lease."""
-    try:
-        return ledger.finish(claim, outcome)
-    except UnavailableError:
-        raise
-    except Exception:
-        logger.exception("the outcome could not be recorded")
-        return ledger.finish(claim, _failed_unexpectedly())
+    def go_on(self, request: ClaimRequest, after: UUID, *, deadline: float) -> Recorded | NotPlanned:
+        """Run the attempt that the run ``after`` planned. Raises what Ledger.claim_planned and finish raise."""
+        claim = self.ledger.claim_planned(request, after)
+        return self._run(claim, deadline) if isinstance(claim, Claim) else claim
 
-
-def _outcome(claim: Claim, loops: LoopCatalog, deadline: float) -> Outcome:
-    issue, dry_run = claim.issue, claim.request.mode is RunMode.DRY_RUN
-    loop = loops.get(issue.loop_name)
-    match resolve_next_step(loop, issue, claim.now):
-        case Blocked() as blocked:
-            outcome = _blocked(blocked)
-        case Ended() as ended:
-            outcome = _ended(ended, issue, dry_run=dry_run)
-        case Ready() as ready if dry_run:
-            outcome = _would_run(ready, issue)
-        case Ready() as ready:
-            outcome = _executed(claim, ready, deadline)
-    return replace(outcome, loop_version=loop.version if isinstance(loop, Loop) else None)
-
-
-def _blocked(blocked: Blocked) -> Outcome:
-    first = blocked.blockers[0]
-    return Outcome(
-        status=RunStatus.BLOCKED,
-        loop_status=LoopStatus.PAUSED,
-        message=first.message,
-        step=blocked.step.number if blocked.step else None,
-        blocker_code=first.code,
-        next_step=next_step(blocked.step) if blocked.step else None,
-    )
-
-
-def _ended(ended: Ended, issue: Issue, *, dry_run: bool) -> Outcome:
-    skips = ", ".join(step.type for step in ended.skipped)
-    message = f"issue {issue.id} is {ended.state}, nothing is left to run"
-    if skips and dry_run:
-        message = f"dry run: {skips} would be skipped, issue {issue.id} would be {ended.state}"
-    return Outcome(
-        status=RunStatus.COMPLETED,
-        loop_status=ended.loop_status,
-        message=message,
-        state_after=ended.state,
-        steps=_skipped(ended.skipped),
-    )
-
-
-def _would_run(ready: Ready, issue: Issue) -> Outcome:
-    skips = f", after skipping {', '.join(step.type for step in ready.skipped)}" if ready.skipped else ""
-    return Outcome(
-        status=RunStatus.COMPLETED,
-        loop_status=LoopStatus.ACTIVE,
-        message=f"dry run: {ready.step.type} would run and move issue {issue.id} to {ready.step.to}{skips}",
-        step=ready.step.number,
-        next_step=next_step(ready.step),
-    )
-
-
-def _executed(claim: Claim, ready: Ready, deadline: float) -> Outcome:
-    loop, step, issue = ready.loop, ready.step, claim.issue
-    result = _in_time(EXECUTORS[step.executor.kind], StepCall(issue, step, claim.run_id, claim.attempt), deadline)
-    match result:
-        case Completed(facts=facts):
-            after = issue.model_copy(update={"state": step.to, "facts": merge_patch(issue.facts, facts)})
-            return Outcome(
-                status=RunStatus.COMPLETED,
-                loop_status=_status_in(loop, step.to),
-                message=f"{step.type} completed, issue {issue.id} is {step.to}",
-                step=step.number,
-                state_after=step.to,
-                facts=facts or None,
-                next_step=next_step_after(loop, after, claim.now),
-                steps=(*_skipped(ready.skipped), StepRecord(step.number, step.type, StepStatus.COMPLETED)),
+    def tell(self, task: TaskOf, result: Result, told_by: str) -> Recorded:
+        """End the run that waits with the result that was told. Raises RunFinishedError, UnavailableError."""
+        loop = self.loops.get(task.issue.loop_name)
+        step = loop.step_of(task.step.step_number, task.step.step_type) if isinstance(loop, Loop) else None
+        if not isinstance(loop, Loop) or step is None:
+            outcome = replace(
+                outcomes.of_unexpected_error(),
+                step=task.step.step_number,
+                error_code="LoopChanged",
+                error_message=f"the loop {task.issue.loop_name} has no step {task.step.step_type} any more",
+                steps=(outcomes.failed_step(task.step.step_number, task.step.step_type),),
             )
-        case Failed(code=code, message=message):
-            reason = clean_text(message)
-            return Outcome(
-                status=RunStatus.FAILED,
-                loop_status=LoopStatus.FAILED,
-                message=f"{step.type} failed, issue {issue.id} stays {issue.state}: run the next step to try again",
-                step=step.number,
-                error_code=code,
-                error_message=reason,
-                next_step=next_step(step),
-                steps=(*_skipped(ready.skipped), StepRecord(step.number, step.type, StepStatus.FAILED, reason)),
+            return self.ledger.finish_task(task, outcome, told_by)
+
+        outcome = outcomes.of_result(result, Visit(loop, step, task.issue, task.now, task.run.attempt))
+        try:
+            recorded = self.ledger.finish_task(task, outcome, told_by)
+        except FactsTooLargeError as error:
+            outcome = outcomes.of_refused_facts(outcome, str(error))
+            recorded = self.ledger.finish_task(task, outcome, told_by)
+        self._announce(recorded, outcome)
+        return recorded
+
+    # ------------------------------------------------------------------------------------------------ claim
+
+    def _claim(self, request: ClaimRequest) -> Claim | Recorded:
+        """Claim; where the state may lead to a long step, look first and claim for what was seen."""
+        version: int | None = None
+        for _ in range(_LOOKS):
+            claim = self.ledger.claim(
+                request,
+                long_states=None if request.in_background else self.loops.long_states,
+                resolved_version=version,
             )
+            if not isinstance(claim, ToResolve):
+                return claim
+            version = claim.issue.version
+            if self._is_long(claim):
+                request = replace(request, in_background=True)
+        raise UnavailableError("the issue changes faster than its next step can be found: try again")
+
+    def _is_long(self, seen: ToResolve) -> bool:
+        resolution = resolve_next_step(self.loops.get(seen.issue.loop_name), seen.issue, seen.now)
+        return (
+            isinstance(resolution, Ready)
+            and isinstance(resolution.step.executor, LambdaExecutor)
+            and resolution.step.timeout > API_STEP_SECONDS
+        )
+
+    # ------------------------------------------------------------------------------------------------ run
+
+    def _run(self, claim: Claim, deadline: float) -> Recorded:
+        step_deadline = deadline - min(FINISH_RESERVE_SECONDS, (deadline - time.monotonic()) / 4)
+        logger.append_keys(runId=str(claim.run_id))
+        try:
+            outcome = self._outcome(claim, step_deadline)
+        except UnavailableError:
+            raise
+        except Exception:
+            logger.exception("the run failed unexpectedly")
+            outcome = outcomes.of_unexpected_error()
+        if isinstance(outcome, Recorded):
+            return outcome
+        recorded = self._finish(claim, outcome)
+        if not recorded.by_this_call and recorded.run.status != outcome.status:
+            logger.warning("the lease was lost: nothing was written", extra={"status": recorded.run.status})
+        return recorded
+
+    def _finish(self, claim: Claim, outcome: Outcome) -> Recorded:
+        """End the run; an outcome that the database refuses ends it as failed rather than leave it to its lease."""
+        try:
+            recorded = self.ledger.finish(claim, outcome)
+        except UnavailableError:
+            raise
+        except FactsTooLargeError as error:
+            return self.ledger.finish(claim, outcomes.of_refused_facts(outcome, str(error)))
+        except Exception:
+            logger.exception("the outcome could not be recorded")
+            return self.ledger.finish(claim, outcomes.of_unexpected_error())
+        self._announce(recorded, outcome)
+        return recorded
+
+    def _announce(self, recorded: Recorded, outcome: Outcome) -> None:
+        """Send the message that lets the issue go on by itself; what is due later is the sweeper's to send."""
+        run = recorded.run
+        if not recorded.by_this_call or run.status is not outcome.status:
+            return
+        delay = 0.0 if outcome.advance else outcome.retry_seconds
+        if delay is not None and delay <= LONGEST_DELAY_SECONDS:
+            self.messages.send([of_attempt(run.issue_id, run.id)], delay)
+
+    def _outcome(self, claim: Claim, deadline: float) -> Outcome | Recorded:
+        issue, dry_run = claim.issue, claim.request.mode is RunMode.DRY_RUN
+        loop = self.loops.get(issue.loop_name)
+        match resolve_next_step(loop, issue, claim.now):
+            case resolver.Blocked() as blocked:
+                outcome = outcomes.of_blocked(blocked)
+            case resolver.Ended() as ended:
+                outcome = outcomes.of_ended(ended, issue, dry_run=dry_run)
+            case Ready() as ready if dry_run:
+                outcome = outcomes.of_dry_run(ready, issue)
+            case Ready() as ready:
+                return self._executed(claim, ready, deadline)
+        return replace(outcome, loop_version=loop.version if isinstance(loop, Loop) else None)
+
+    def _executed(self, claim: Claim, ready: Ready, deadline: float) -> Outcome | Recorded:
+        step, executor = ready.step, ready.step.executor
+        call = StepCall(
+            issue=claim.issue,
+            step=step,
+            run_id=claim.run_id,
+            attempt=claim.attempt,
+            actor=claim.request.actor,
+            request_id=str(claim.request.request_id),
+            idempotency_token=claim.idempotency_token,
+        )
+        if isinstance(executor, LambdaExecutor | CallbackExecutor):
+            seconds = step.timeout if isinstance(executor, LambdaExecutor) else HAND_OVER_SECONDS
+            token = secrets.token_urlsafe(32) if isinstance(executor, CallbackExecutor) else None
+            call = replace(
+                call, function=f"{self.function_prefix}{executor.function}", seconds=seconds, task_token=token
+            )
+            if time.monotonic() < deadline and (recorded := self._start(claim, ready, token)):
+                return recorded
+            deadline = min(deadline, time.monotonic() + seconds)
+        result = _in_time(EXECUTORS[executor.kind], call, deadline)
+        if isinstance(result, Waiting):
+            message = f"{step.type} waits for its outcome: POST /api/loop/runs/{claim.run_id}/result"
+            return self.ledger.park(claim, message, next_step(step))
+        visit = Visit(ready.loop, step, claim.issue, claim.now, claim.attempt, ready.skipped)
+        return outcomes.of_result(result, visit)
+
+    def _start(self, claim: Claim, ready: Ready, token: str | None) -> Recorded | None:
+        step = ready.step
+        waiting_for = [TIMEOUT, HEARTBEAT_TIMEOUT] if token else []
+        retries = {code: retry_after(step.retry, code, claim.attempt) for code in (LEASE_EXPIRED, *waiting_for)}
+        return self.ledger.start_step(
+            claim,
+            step,
+            ready.loop.version,
+            retry_if_lost={code: retry.seconds for code, retry in retries.items() if retry},
+            token_hash=token and hash_of_token(token),
+            heartbeat_seconds=getattr(step.executor, "heartbeat_seconds", None),
+        )
 
 
-def _in_time(executor: Executor, call: StepCall, deadline: float) -> Completed | Failed:
+def hash_of_token(token: str) -> str:
+    """What of a task token is stored: its SHA-256, in hex. The token has 256 random bits, there is nothing to guess."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _in_time(executor: Executor, call: StepCall, deadline: float) -> Result | Waiting:
     """What the executor says, or that it said nothing in time; then it goes on unheard, and its outcome is not used."""
     if time.monotonic() >= deadline:
         return Failed(TIMEOUT, "no time was left to execute the step: it was not begun")
     if executor is transition:
         return executor(call)
-    said: queue.SimpleQueue[Completed | Failed | BaseException] = queue.SimpleQueue()
+    said: queue.SimpleQueue[Result | Waiting | BaseException] = queue.SimpleQueue()
 
     def execute() -> None:
         try:
@@ -166,28 +248,7 @@ def _in_time(executor: Executor, call: StepCall, deadline: float) -> Completed |
     try:
         result = said.get(timeout=max(0.0, deadline - time.monotonic()))
     except queue.Empty:
-        return Failed(TIMEOUT, "the step had not ended when the invocation ran out of time")
+        return Failed(TIMEOUT, "the step had not ended when its time was over", is_unknown=True)
     if isinstance(result, BaseException):
         raise result
     return result
-
-
-def _status_in(loop: Loop, state: str) -> LoopStatus:
-    if state in loop.completed_states:
-        return LoopStatus.COMPLETED
-    return LoopStatus.FAILED if state in loop.failed_states else LoopStatus.ACTIVE
-
-
-def _skipped(steps: tuple[Step, ...]) -> tuple[StepRecord, ...]:
-    return tuple(StepRecord(step.number, step.type, StepStatus.SKIPPED) for step in steps)
-
-
-def _failed_unexpectedly() -> Outcome:
-    """The details stay in the log: what is unexpected may hold anything."""
-    return Outcome(
-        status=RunStatus.FAILED,
-        loop_status=LoopStatus.FAILED,
-        message="the run failed, the issue stays as it is: run the next step to try again",
-        error_code=UNEXPECTED_ERROR,
-        error_message="unexpected error: the log lines of this requestId say why",
-    )

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, LiteralString, Self, cast
 
-from loop_runner.errors import IssueExistsError, IssueNotFoundError, PayloadTooLargeError, PreconditionFailedError
+from loop_runner.errors import (
+    ForbiddenError,
+    IssueExistsError,
+    IssueNotFoundError,
+    PayloadTooLargeError,
+    PreconditionFailedError,
+)
+from loop_runner.ledger import conflict_of
+from loop_runner.loops import ApprovalExecutor
 from loop_runner.models import Instant, Issue, Row, Run
 from loop_runner.settings import MAX_FACTS_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from loop_runner.database import Database
-    from loop_runner.loops import Loop
+    from loop_runner.loops import Loop, Step
     from loop_runner.models import Json
 
 
@@ -27,6 +38,14 @@ class IssueNow(Row):
         return cls.model_validate(answer)
 
 
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who changes something; ``principal`` where somebody else authenticated."""
+
+    actor: str
+    principal: str | None = None
+
+
 class Issues:
     """Reads and writes of loop_issues, one round trip each."""
 
@@ -38,8 +57,10 @@ class Issues:
     ) -> tuple[IssueNow, bool]:
         """Register the issue in the loop's initial state; the issue as it stands, and whether it is new.
 
-        Raises IssueExistsError (with another loop), PayloadTooLargeError (the facts).
+        Raises IssueExistsError (with another loop), ForbiddenError (protected facts), PayloadTooLargeError (the facts).
         """
+        if protected := sorted(facts.keys() & set(loop.protected_facts)):
+            raise _protected(issue_id, protected)
         answer = self._database.call(
             "loop_register_issue",
             {
@@ -70,28 +91,79 @@ class Issues:
         actor: str,
         principal: str | None = None,
         if_match: frozenset[int] | None = None,
+        protected: Mapping[str, Sequence[str]] | None = None,
     ) -> IssueNow:
         """Merge the patch (RFC 7396) into the facts; the issue as it stands then.
 
-        Raises IssueNotFoundError, PreconditionFailedError (If-Match), PayloadTooLargeError (the facts, in all).
+        ``protected``: by loop, the top-level facts that only steps may write.
+        Raises IssueNotFoundError, PreconditionFailedError (If-Match), ForbiddenError (protected facts),
+        PayloadTooLargeError (the facts, in all).
+        """
+        request: dict[str, object] = {"patch": patch, "maxBytes": MAX_FACTS_BYTES}
+        if protected:
+            request["protected"] = protected
+        return self._change("loop_patch_facts", issue_id, request, By(actor, principal), if_match)
+
+    def set_hold(self, issue_id: str, *, hold: bool, reason: str, by: By, if_match: frozenset[int] | None) -> IssueNow:
+        """Hold the issue, or let it go on; what is so already stays.
+
+        Raises IssueNotFoundError, PreconditionFailedError.
+        """
+        return self._change("loop_set_hold", issue_id, {"hold": hold, "reason": reason}, by, if_match)
+
+    def set_state(self, issue_id: str, state: str, *, reason: str, by: By, if_match: frozenset[int] | None) -> IssueNow:
+        """Put the issue into a state by hand.
+
+        Raises IssueNotFoundError, PreconditionFailedError, LoopConflictError (a run is live).
+        """
+        return self._change("loop_set_state", issue_id, {"state": state, "reason": reason}, by, if_match)
+
+    def decide(
+        self, now: IssueNow, step: Step, *, decision: str, comment: str | None, by: By, if_match: frozenset[int]
+    ) -> IssueNow:
+        """Record a decision on the issue as it was read, for the approval that is next.
+
+        Raises IssueNotFoundError, PreconditionFailedError, ForbiddenError (four eyes).
         """
         request: dict[str, object] = {
-            "issueId": issue_id,
-            "patch": patch,
-            "actor": actor,
-            "principal": principal,
-            "maxBytes": MAX_FACTS_BYTES,
+            "version": now.issue.version,
+            "decision": decision,
+            "stepNumber": step.number,
+            "stepType": step.type,
+            "fourEyes": isinstance(step.executor, ApprovalExecutor) and step.executor.four_eyes,
         }
+        if comment is not None:
+            request["comment"] = comment
+        return self._change("loop_decide", now.issue.id, request, by, if_match)
+
+    def _change(
+        self,
+        function: LiteralString,
+        issue_id: str,
+        request: dict[str, object],
+        by: By,
+        if_match: frozenset[int] | None,
+    ) -> IssueNow:
+        """Call a function that changes one issue; the issue as it stands then."""
+        request |= {"issueId": issue_id, "actor": by.actor, "principal": by.principal}
         if if_match is not None:
             request["ifMatch"] = sorted(if_match)
-        answer = self._database.call("loop_patch_facts", request, repeatable=False)
+        answer = self._database.call(function, request, repeatable=False)
         match answer["outcome"]:
             case "issueNotFound":
                 raise IssueNotFoundError.of(issue_id)
             case "stale":
                 raise PreconditionFailedError.of(issue_id, Issue.model_validate(answer["issue"]).version)
+            case "conflict":
+                raise conflict_of(answer)
+            case "protected":
+                raise _protected(issue_id, cast("list[str]", answer["keys"]))
             case "tooLarge":
                 raise _too_large(issue_id, answer)
+            case "sameEyes":
+                raise ForbiddenError(
+                    f"four eyes: {answer['actor']} asked for this approval, somebody else must give it"
+                )
         return IssueNow.of(answer)
 
     def get(self, issue_id: str) -> IssueNow:
@@ -100,6 +172,12 @@ class Issues:
         if rows[0]["answer"] is None:
             raise IssueNotFoundError.of(issue_id)
         return IssueNow.of(rows[0]["answer"])
+
+
+def _protected(issue_id: str, keys: list[str]) -> ForbiddenError:
+    return ForbiddenError(
+        f"only steps may write the facts {', '.join(sorted(keys))} of issue {issue_id}: leave them out"
+    )
 
 
 def _too_large(issue_id: str, answer: Json) -> PayloadTooLargeError:

@@ -89,6 +89,17 @@ class NextStep(Row):
     estimated_duration_ms: Annotated[int | None, Field(exclude_if=lambda value: value is None)] = None
 
 
+class Approval(Row):
+    """The last decision on an issue; it counts for ``version`` and for no other."""
+
+    decision: str
+    actor: str
+    principal: str | None = None
+    comment: str | None = None
+    at: Instant
+    version: int
+
+
 class Issue(Row):
     """A row of loop_issues."""
 
@@ -98,6 +109,8 @@ class Issue(Row):
     facts: Json
     version: int
     hold: Json | None = None
+    approval: Approval | None = None
+    idempotency_token: UUID | None = None
     next_attempt_at: Instant | None = None
     created_at: Instant
     updated_at: Instant
@@ -134,6 +147,10 @@ class Run(Row):
     message: str | None = None
     idempotency_key: str | None = None
     lease_expires_at: Instant | None = None
+    retry_at: Instant | None = None
+    queued_at: Instant | None = None
+    sent_at: Instant | None = None
+    sends: int = 0
     cancel_requested_at: Instant | None = None
     cancel_requested_by: str | None = None
     cancel_reason: str | None = None
@@ -142,7 +159,7 @@ class Run(Row):
 
 
 class RunStep(Row):
-    """A row of loop_run_steps."""
+    """A row of loop_run_steps. The hash of the task token stays inside."""
 
     id: Annotated[UUID, Field(serialization_alias="stepId")]
     run_id: UUID
@@ -155,6 +172,9 @@ class RunStep(Row):
     duration_ms: int | None = None
     error_message: str | None = None
     metadata: Json
+    timeout_at: Instant | None = None
+    heartbeat_seconds: int | None = None
+    retry_if_lost_seconds: dict[str, float | None] | None = None
 
 
 class RunWithSteps(Run):

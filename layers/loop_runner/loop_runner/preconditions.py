@@ -1,4 +1,4 @@
-"""Owns the headers that decide whether a call acts: If-Match and Idempotency-Key."""
+"""Owns the headers that decide whether and how a call acts: If-Match, Idempotency-Key, Prefer."""
 
 from __future__ import annotations
 
@@ -49,7 +49,13 @@ def idempotency_key(headers: Mapping[str, str]) -> str | None:
     return re.sub(r'\\(["\\])', r"\1", match[1]) if match[1] else match[2]
 
 
-def request_hash(identity: Identity, body: Json, versions: frozenset[int] | None, prefer: str) -> str:
+def prefers_async(headers: Mapping[str, str]) -> bool:
+    """Whether Prefer has respond-async (RFC 7240, section 4.1)."""
+    preferences = headers.get("prefer", "").lower().split(",")
+    return any(preference.split(";")[0].strip() == "respond-async" for preference in preferences)
+
+
+def request_hash(identity: Identity, body: Json, versions: frozenset[int] | None, *, is_async: bool) -> str:
     """What an Idempotency-Key stands for: who asks, for what, under which preconditions, in which manner."""
-    parts = [identity.actor, identity.principal, body, None if versions is None else sorted(versions), prefer]
+    parts = [identity.actor, identity.principal, body, None if versions is None else sorted(versions), is_async]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loop_runner.errors import LoopDefinitionError
+from loop_runner.errors import LoopDefinitionError, NoApprovalPendingError
+from loop_runner.loops import ApprovalExecutor
 from loop_runner.models import LoopStatus, NextStep
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from loop_runner.conditions import Gate
     from loop_runner.loops import KnownLoop, Loop, Step
     from loop_runner.models import Issue
+
+
+APPROVAL_REQUIRED = "APPROVAL_REQUIRED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,22 @@ def resolve_next_step(loop: KnownLoop, issue: Issue, now: datetime) -> Resolutio
     return _walk(loop, issue, now)
 
 
+def step_to_approve(loop: KnownLoop, issue: Issue, now: datetime) -> Step:
+    """The approval that is next, decided or not. NoApprovalPendingError where another step, or something else, is."""
+    undecided = issue.model_copy(update={"approval": None})
+    resolution = resolve_next_step(loop, undecided, now)
+    if isinstance(resolution, Blocked) and resolution.blockers[0].code == APPROVAL_REQUIRED and resolution.step:
+        return resolution.step
+    if isinstance(resolution, Ended):
+        raise NoApprovalPendingError(f"issue {issue.id} is {resolution.state}: there is nothing to decide")
+    if isinstance(resolution, Blocked):
+        raise NoApprovalPendingError(f"issue {issue.id} is blocked: {resolution.blockers[0].message}")
+    raise NoApprovalPendingError(
+        f"the next step of issue {issue.id} is {resolution.step.type}, which needs no approval. "
+        f"To go on: POST /api/loop/issues/{issue.id}/run-next-step {{}}"
+    )
+
+
 def next_step_after(loop: KnownLoop, issue: Issue, now: datetime) -> NextStep | None:
     """The step that the next run would execute once its gates hold; None where there is none."""
     step = _next_step_of(loop, issue, now)
@@ -96,9 +116,31 @@ def _walk(loop: Loop, issue: Issue, now: datetime) -> Resolution:
             continue
         if unmet := [gate for gate in step.require if not gate.holds(issue.facts, now)]:
             return Blocked(tuple(_unmet(gate, issue, now) for gate in unmet), step)
+        if isinstance(step.executor, ApprovalExecutor) and (undecided := _undecided(step, step.executor, issue)):
+            return Blocked((undecided,), step)
         return Ready(loop, step, tuple(skipped))
     ended = LoopStatus.COMPLETED if state in loop.completed_states else LoopStatus.FAILED
     return Ended(state, ended, tuple(skipped))
+
+
+def _undecided(step: Step, executor: ApprovalExecutor, issue: Issue) -> Blocker | None:
+    """Why the step waits for a decision; None where the issue's version carries one that leads somewhere."""
+    approval = issue.approval if issue.approval and issue.approval.version == issue.version else None
+    call = f'To go on: POST /api/loop/issues/{issue.id}/approvals {{"decision":"approved"}}'
+    if approval is None:
+        who = " by somebody who has not asked for it" if executor.four_eyes else ""
+        return Blocker(
+            APPROVAL_REQUIRED,
+            f'{step.type} needs an approval{who} of the issue as it is now (If-Match: "{issue.version}"). {call}',
+        )
+    if approval.decision == "rejected" and "rejected" not in (step.outcomes or {}):
+        comment = f": {approval.comment}" if approval.comment else ""
+        return Blocker(
+            "APPROVAL_REJECTED",
+            f"{approval.actor} rejected {step.type}{comment}. Change the facts, or have it decided again "
+            f'(If-Match: "{issue.version}"). {call}',
+        )
+    return None
 
 
 def _unmet(gate: Gate, issue: Issue, now: datetime) -> Blocker:
@@ -131,7 +173,7 @@ def _on_hold(issue: Issue) -> Blocker:
     return Blocker(
         "ON_HOLD",
         f"{hold.get('by')} holds the issue since {hold.get('since')}: {hold.get('reason')}. "
-        f"To go on: have the hold ended, then POST /api/loop/issues/{issue.id}/run-next-step {{}}",
+        f'To go on: POST /api/loop/issues/{issue.id}/resume {{"reason":"<why>"}}',
     )
 
 
@@ -155,5 +197,6 @@ def _unknown_state(loop: Loop, issue: Issue) -> Blocker:
     return Blocker(
         "UNKNOWN_STATE",
         f"the loop {loop.name} does not know the state {issue.state}, it has {', '.join(sorted(loop.states))}. "
-        f"To go on: deploy a loop that knows it, then POST /api/loop/issues/{issue.id}/run-next-step {{}}",
+        f"Deploy a loop that knows it, or put the issue into one of these. To go on: "
+        f'POST /api/loop/issues/{issue.id}/state {{"state":"{loop.initial_state}","reason":"<why>"}}',
     )

@@ -6,10 +6,12 @@ from functools import cached_property
 from typing import Self
 
 from loop_runner.database import Database
+from loop_runner.execution import Runner
 from loop_runner.history import History
 from loop_runner.issues import Issues
 from loop_runner.ledger import Ledger
 from loop_runner.loops import LoopCatalog
+from loop_runner.messages import Messages
 from loop_runner.run_store import RunStore
 from loop_runner.settings import Settings
 
@@ -39,6 +41,16 @@ class Services:
     def ledger(self) -> Ledger:
         """Claims and finishes."""
         return Ledger(self.database)
+
+    @cached_property
+    def messages(self) -> Messages:
+        """The queue of run-worker."""
+        return Messages(self.settings.run_queue_url)
+
+    @cached_property
+    def runner(self) -> Runner:
+        """Runs next steps."""
+        return Runner(self.ledger, self.loops, self.messages, self.settings.step_function_prefix)
 
     @cached_property
     def runs(self) -> RunStore:

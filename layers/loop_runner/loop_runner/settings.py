@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CODE_VERSION: Final = 1
 """Grows when the code needs a schema to know; the schema's minimumCode refuses older code."""
 
-REQUIRED_SCHEMA: Final = 90
+REQUIRED_SCHEMA: Final = 92
 """The newest migration that this code relies on."""
 
 LEASE_GRACE_MS: Final = 5_000
@@ -26,6 +26,9 @@ ANSWER_RESERVE_SECONDS: Final = 0.5
 
 FINISH_RESERVE_SECONDS: Final = 3.0
 """A step must have ended this long before that, so that its outcome can be recorded; a quarter of a short time."""
+
+START_BY_SECONDS: Final = 600
+"""A background run that has not begun by then is ended; its message was sent again five times meanwhile."""
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_FACTS_BYTES: Final = 256 * 1024
@@ -41,6 +44,8 @@ class Settings:
     actor_delegates: frozenset[str] = frozenset()
     trust_actor_header: bool = False
     retention_days: int = 0
+    run_queue_url: str = ""
+    step_function_prefix: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -60,4 +65,6 @@ class Settings:
             actor_delegates=frozenset(filter(None, map(str.strip, environment.get("ACTOR_DELEGATES", "").split(",")))),
             trust_actor_header=environment.get("TRUST_ACTOR_HEADER", "").lower() in {"1", "true"},
             retention_days=int(retention),
+            run_queue_url=environment.get("RUN_QUEUE_URL", ""),
+            step_function_prefix=environment.get("STEP_FUNCTION_PREFIX", ""),
         )

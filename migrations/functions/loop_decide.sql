@@ -1,0 +1,47 @@
+-- Records a decision on the issue as it is now: it counts for this version and for no other. With four eyes nobody approves
+-- what they registered or ran into themselves: persons and the principals that may speak for them are compared.
+--
+-- request: issueId, ifMatch [versions], decision, actor, stepNumber, stepType, fourEyes, version;
+--          optional principal, comment
+-- answer:  outcome decided {issue, run, now: loop_get_issue} | issueNotFound | stale {issue} | sameEyes {actor}
+CREATE OR REPLACE FUNCTION loop_decide(request jsonb) RETURNS jsonb
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_issue loop_issues;
+    v_other jsonb;
+    v_now   timestamptz;
+BEGIN
+    SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId' FOR NO KEY UPDATE;
+    v_now := clock_timestamp();
+    IF NOT FOUND THEN
+        RETURN jsonb_build_object('outcome', 'issueNotFound');
+    ELSIF NOT request -> 'ifMatch' @> to_jsonb(v_issue.version) OR request -> 'version' <> to_jsonb(v_issue.version) THEN
+        RETURN jsonb_build_object('outcome', 'stale', 'issue', to_jsonb(v_issue));
+    END IF;
+
+    IF (request ->> 'fourEyes')::boolean AND request ->> 'decision' = 'approved' THEN
+        SELECT q INTO v_other
+        FROM jsonb_array_elements(v_issue.approval_requesters || jsonb_build_object(
+            'actor', v_issue.registered_by, 'principal', v_issue.registered_principal)) AS q
+        WHERE q ->> 'actor' IN (request ->> 'actor', request ->> 'principal')
+            OR q ->> 'principal' = request ->> 'actor'
+        LIMIT 1;
+        IF FOUND THEN
+            RETURN jsonb_build_object('outcome', 'sameEyes', 'actor', v_other ->> 'actor');
+        END IF;
+    END IF;
+
+    UPDATE loop_issues
+    SET approval = jsonb_strip_nulls(jsonb_build_object(
+        'decision', request ->> 'decision', 'actor', request ->> 'actor', 'principal', request ->> 'principal',
+        'comment', request ->> 'comment', 'at', v_now, 'version', v_issue.version))
+    WHERE id = v_issue.id;
+
+    INSERT INTO loop_events (issue_id, event_type, event_data, occurred_at)
+    VALUES (v_issue.id, 'loop_approval_decided', jsonb_strip_nulls(jsonb_build_object(
+        'actor', request ->> 'actor', 'principal', request ->> 'principal', 'decision', request ->> 'decision',
+        'comment', request ->> 'comment', 'version', v_issue.version, 'stepNumber', request -> 'stepNumber',
+        'stepType', request ->> 'stepType')), v_now);
+    RETURN jsonb_build_object('outcome', 'decided') || loop_get_issue(v_issue.id);
+END
+$$;
