@@ -25,7 +25,9 @@ BEGIN
         UPDATE loop_runs
         SET cancel_requested_at = v_now, cancel_requested_by = request ->> 'actor', cancel_reason = request ->> 'reason'
         WHERE id = v_run_id AND cancel_requested_at IS NULL;
-        IF v_run.status = 'pending' OR v_run.loop_status = 'paused' OR v_run.lease_expires_at <= v_now THEN
+        IF v_run.status = 'pending' OR v_run.loop_status = 'paused' OR v_run.lease_expires_at <= v_now
+            OR v_run.lease_token IS NULL -- of the run store: nobody looks
+        THEN
             PERFORM loop_end_cancelled(v_run_id, v_now, NULL);
         END IF;
     ELSIF v_run.status = 'failed' AND v_issue.next_attempt_after = v_run_id THEN

@@ -3,8 +3,13 @@
 CREATE OR REPLACE FUNCTION loop_end_cancelled(cancelled_run_id uuid, at_time timestamptz, outcome jsonb) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_run loop_runs;
+    v_issue loop_issues;
+    v_run   loop_runs;
 BEGIN
+    SELECT i.* INTO v_issue
+    FROM loop_issues AS i
+    WHERE i.id = (SELECT r.issue_id FROM loop_runs AS r WHERE r.id = cancelled_run_id);
+
     UPDATE loop_run_steps
     SET status = 'cancelled',
         completed_at = at_time,
@@ -17,13 +22,12 @@ BEGIN
         completed_at = at_time,
         duration_ms = loop_duration_ms(r.started_at, at_time),
         message = 'cancelled by ' || r.cancel_requested_by || coalesce(': ' || r.cancel_reason, ''),
-        state_before = i.state,
-        state_after = i.state,
-        issue_version = i.version,
-        loop_status = 'active'
-    FROM loop_issues AS i
-    WHERE r.id = cancelled_run_id AND r.status IN ('pending', 'running') AND i.id = r.issue_id
-    RETURNING r.* INTO v_run;
+        state_before = v_issue.state,
+        state_after = v_issue.state,
+        issue_version = v_issue.version,
+        loop_status = CASE WHEN v_issue.hold IS NULL THEN 'active' ELSE 'paused' END
+    WHERE r.id = cancelled_run_id AND r.status IN ('pending', 'running')
+    RETURNING * INTO v_run;
 
     IF FOUND THEN
         INSERT INTO loop_events (issue_id, run_id, event_type, event_data, occurred_at)

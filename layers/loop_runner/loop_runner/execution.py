@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Final
 from loop_runner import outcomes, resolver
 from loop_runner.claims import Claim, NotPlanned, Recorded, ToResolve
 from loop_runner.errors import UnavailableError
-from loop_runner.executors import EXECUTORS
-from loop_runner.executors.transition import transition
+from loop_runner.executors import EXECUTORS, INSTANT
 from loop_runner.ledger import FactsTooLargeError
 from loop_runner.loops import API_STEP_SECONDS, CallbackExecutor, LambdaExecutor, Loop
 from loop_runner.messages import LONGEST_DELAY_SECONDS, of_attempt, of_run
@@ -234,7 +233,7 @@ def _in_time(executor: Executor, call: StepCall, deadline: float) -> Result | Wa
     """What the executor says, or that it said nothing in time; then it goes on unheard, and its outcome is not used."""
     if time.monotonic() >= deadline:
         return Failed(TIMEOUT, "no time was left to execute the step: it was not begun")
-    if executor is transition:
+    if executor in INSTANT:
         return executor(call)
     said: queue.SimpleQueue[Result | Waiting | BaseException] = queue.SimpleQueue()
 

@@ -20,3 +20,6 @@ EXECUTORS: Final[Mapping[str, Executor]] = {
     "callback": hand_over,
 }
 """By the ``kind`` of a step's executor."""
+
+INSTANT: Final = (transition, approval)
+"""Those that need no time: nothing has to be watched."""
