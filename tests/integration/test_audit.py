@@ -15,12 +15,14 @@ from psycopg.rows import dict_row
 
 from functions.migrate import app as migrate
 from loop_runner.audit import audit
+from loop_runner.claims import Claim, ClaimRequest
 from loop_runner.database import Database
 from loop_runner.errors import LoopConflictError, UnavailableError
 from loop_runner.issues import Issues
-from loop_runner.ledger import Claim, ClaimRequest, Ledger, Outcome, StepRecord
+from loop_runner.ledger import Ledger
 from loop_runner.loops import load_loop
 from loop_runner.models import LoopStatus, Run, RunMode, RunStatus, StepStatus
+from loop_runner.outcomes import Outcome, StepRecord
 from loop_runner.run_store import RunStore
 from tests.conftest import LOOPS, MIGRATIONS, ROOT, Context, Sql, assert_sound, create_database, drop_database
 

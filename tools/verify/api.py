@@ -28,8 +28,8 @@ _IDENTITY: Final = (
     "local: start make dev without TRUST_ACTOR_HEADER=0; deployed: use credentials that may invoke the API"
 )
 _ENDS: Final = {"completed": "loop_run_finished"}
-_INTERNAL: Final = frozenset({"lease_token", "request_hash"})
-"""Columns of a run that the API does not show."""
+_INTERNAL: Final = frozenset({"lease_token", "request_hash", "task_token_hash"})
+"""Columns of runs and steps that the API does not show."""
 
 
 def check_endpoint(
