@@ -119,7 +119,7 @@ class Sql:
     connection: psycopg.Connection[DictRow]
 
     def __call__(self, statement: str, *parameters: Any) -> list[DictRow]:
-        cursor = self.connection.execute(statement, parameters)
+        cursor = self.connection.execute(statement, parameters or None)  # without any, % is no placeholder
         return cursor.fetchall() if cursor.description else []
 
     def one(self, statement: str, *parameters: Any) -> DictRow:

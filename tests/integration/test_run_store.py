@@ -232,7 +232,7 @@ class TestListRunsByIssue:
         """25 runs, newest first; several share each created_at, and no index orders them by chance."""
         sql("DROP INDEX idx_loop_runs_issue_newest")
         created = [create(store, mode=RunMode.DRY_RUN) for _ in range(25)]
-        sql("UPDATE loop_runs SET created_at = now() - interval '1 min' * (get_byte(uuid_send(id), 15) %% 5)")
+        sql("UPDATE loop_runs SET created_at = now() - interval '1 min' * (get_byte(uuid_send(id), 15) % 5)")
         create(store, "AFU9-124")
         made = [store.get_run(run.id) for run in created]
         return sorted(made, key=lambda run: (run.created_at, run.id), reverse=True)

@@ -193,7 +193,7 @@ def folder(tmp_path: Path) -> Path:
 
 def add(folder: Path, sql: str) -> None:
     """A migration after the newest."""
-    newest = max(int(path.name[:3]) for path in folder.glob("*.sql"))
+    newest = max(int(path.name[:3]) for path in folder.glob("[0-9]*.sql"))
     (folder / f"{newest + 1:03}_more.sql").write_text(sql)
 
 

@@ -119,8 +119,15 @@ def said_by_migrations(connection: psycopg.Connection[DictRow], folder: Path) ->
             except psycopg.Error as error:
                 raise ReplayError(f"{file.name}: {error}") from error
         catalog = _read(connection, scratch)
+    literal = (
+        sql.Literal(real.removeprefix('"').removesuffix('"').replace('""', '"')).as_string(connection).lstrip(" E")
+    )
     return {
-        kind: {name: definition.replace(scratch, real) for name, definition in parts.items()}
+        kind: {
+            # a function's own setting prints the name as a literal, everything else as an identifier
+            name: definition.replace(f"'{scratch}'", literal).replace(scratch, real)
+            for name, definition in parts.items()
+        }
         for kind, parts in catalog.items()
     }
 
