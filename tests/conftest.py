@@ -30,7 +30,7 @@ from loop_runner.settings import Settings
 from tools.local.roles import app_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
 MIGRATIONS = ROOT / "migrations"
@@ -48,6 +48,30 @@ def pytest_report_header() -> str:
         return "PostgreSQL: 18, from the wheel"
     with psycopg.connect(url) as connection:
         return f"PostgreSQL: {connection.info.parameter_status('server_version')}, of TEST_DATABASE_URL"
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
+    """Counts something that the session's end prints the sum of: ``count("crash points", 12)``."""
+
+    def count(name: str, number: int) -> None:
+        request.node.user_properties.append(("count", [name, number]))  # reaches the end from every process of xdist
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was counted."""
+    sums: dict[str, int] = {}
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if getattr(report, "when", None) == "teardown":  # the last one of a test: it has all that was counted
+            for key, value in report.user_properties:
+                if key == "count":
+                    sums[value[0]] = sums.get(value[0], 0) + value[1]
+    if sums:
+        terminalreporter.section("counts")
+        for name, number in sorted(sums.items()):
+            terminalreporter.line(f"{name}: {number}")
 
 
 @pytest.fixture(scope="session")
