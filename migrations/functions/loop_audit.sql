@@ -46,7 +46,9 @@ BEGIN
             e.issue_id, e.event_id, r.id AS run_id, r.status, r.issue_version,
             coalesce(r.state_before, e.event_data ->> 'stateBefore') AS state_before,
             coalesce(r.state_after, e.event_data ->> 'stateAfter', CASE
-                WHEN e.event_type IN ('loop_issue_registered', 'loop_state_set') THEN e.event_data ->> 'state'
+                -- what has moved it since may have been purged, but for that of the last day
+                WHEN e.event_type IN ('loop_issue_registered', 'loop_state_set') AND e.occurred_at > now() - interval '1 day'
+                    THEN e.event_data ->> 'state'
             END) AS state_after
         FROM loop_events AS e
         LEFT JOIN runs AS r ON r.id = e.run_id
