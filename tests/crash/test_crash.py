@@ -1,0 +1,259 @@
+"""A process may be killed at any point: nothing is lost, nothing happens twice, and the issue goes on.
+
+Whoever comes next recovers: the caller who got no answer and repeats its call, or the sweep.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+
+from loop_runner import background
+from loop_runner.executors import EXECUTORS
+from loop_runner.executors.protocol import Completed, Failed
+from loop_runner.models import RunStatus, StepStatus
+from loop_runner.services import Services
+from tests.conftest import ACTOR, Answer, Client
+from tests.crash import process
+from tests.crash.trial import Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loop_runner.executors.protocol import Executor, StepCall
+    from tests.conftest import Sql
+
+DOOMED = "doomed"
+"""application_name of the process that dies."""
+
+Call: TypeAlias = "Callable[[Trial, Client], Answer | None]"
+RunCall: TypeAlias = "Callable[[Trial, Client], Answer]"
+
+
+def completes(_call: StepCall) -> Completed:
+    return Completed(facts={"built": True})
+
+
+def fails(_call: StepCall) -> Failed:
+    return Failed("Trial.Broken", "it did not work")
+
+
+def breaks(_call: StepCall) -> Completed:
+    raise RuntimeError("a bug")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a process does when it is killed. The caller, who got no answer, repeats it, or the sweep comes by."""
+
+    name: str
+    call: Call
+    before: Callable[[Trial], object] = Trial.register
+    facts: dict[str, Any] = field(default_factory=lambda: {"ready": True})
+    executor: Executor = completes
+    after: Callable[[Trial], object] = lambda _trial: None
+    """What must hold after the recovery, beside what always must."""
+
+
+# --- before
+
+
+def at_its_end(trial: Trial) -> None:
+    trial.register()
+    trial.go_to_the_end()
+
+
+def with_a_lost_run(trial: Trial) -> None:
+    trial.register()
+    trial.claim("ben")
+    trial.expire()
+
+
+def beside_two_with_lost_runs(trial: Trial) -> None:
+    for number in (1, 2):
+        with_a_lost_run(replace(trial, issue=f"{trial.issue}-{number}"))
+    with_a_lost_run(trial)
+
+
+def at_its_end_long_ago(trial: Trial) -> None:
+    at_its_end(trial)
+    columns = {
+        "loop_runs WHERE issue_id = %s": ("created_at", "started_at", "completed_at"),
+        "loop_run_steps WHERE run_id IN (SELECT id FROM loop_runs WHERE issue_id = %s)": (
+            "created_at",
+            "started_at",
+            "completed_at",
+        ),
+        "loop_events WHERE issue_id = %s": ("occurred_at",),
+    }
+    for rows, times in columns.items():
+        table, _, condition = rows.partition(" ")
+        trial.sql(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        earlier = ", ".join(f"{time} = {time} - interval '3 days'" for time in times)
+        trial.sql(f"UPDATE {table} SET {earlier} {condition}", trial.issue)
+        trial.sql(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+    trial.purged |= {str(run["id"]) for run in trial.runs()}
+
+
+# --- calls
+
+
+def run(mode: str = "execute", **headers: str) -> RunCall:
+    return lambda trial, client: trial.run(client, {"mode": mode}, **headers)
+
+
+def run_with_key(mode: str = "execute") -> RunCall:
+    return lambda trial, client: trial.run(client, {"mode": mode}, **{"idempotency-key": trial.issue})
+
+
+def sweep(trial: Trial, client: Client) -> None:
+    trial.sweep(client.services)
+
+
+def purge(trial: Trial, client: Client) -> None:
+    trial.sweep(client.services, retention_days=1)
+
+
+def keep_a_run_by_hand(trial: Trial, client: Client) -> None:
+    store = client.services.runs
+    run = store.create_run(issue_id=trial.issue, actor=ACTOR, request_id="r")
+    store.update_run_status(run.id, RunStatus.RUNNING)
+    step = store.create_step(run.id, step_number=1, step_type="ASK")
+    store.update_step_status(step.id, StepStatus.RUNNING)
+    store.update_step_status(step.id, StepStatus.COMPLETED)
+    store.update_run_status(run.id, RunStatus.COMPLETED)
+
+
+# --- after
+
+
+def key_stands_for_one_run(mode: str) -> Callable[[Trial], None]:
+    """That of the process which died, where it had claimed the issue; and the same one ever after."""
+
+    def check(trial: Trial) -> None:
+        told = {run_with_key(mode)(trial, trial.client).json["runId"] for _ in range(2)}
+        assert told == {str(run["id"]) for run in trial.runs() if run["idempotency_key"]}
+        assert len(told) == 1
+
+    return check
+
+
+def issue_is_registered_once(trial: Trial) -> None:
+    trial.register()
+    assert [event["event_type"] for event in trial.events()] == ["loop_issue_registered"]
+
+
+def version_has_grown_by_one_at_most(trial: Trial) -> None:
+    assert trial.row()["version"] in {1, 2}
+
+
+def purged_runs_left_nothing(trial: Trial) -> None:
+    assert {event["run_id"] for event in trial.events()} - {None} == {run["id"] for run in trial.runs()}
+
+
+SCENARIOS = [
+    Scenario("a step completes", run()),
+    Scenario("a step completes after a skipped one", run(), facts={"small": True, "ready": True}),
+    Scenario("the run is blocked", run(), facts={"small": True}),
+    Scenario("the step fails", run(), executor=fails),
+    Scenario("the executor breaks", run(), executor=breaks),
+    Scenario("the issue has ended", run(), before=at_its_end),
+    Scenario("a dry run", run("dryRun")),
+    Scenario("an Idempotency-Key", run_with_key(), after=key_stands_for_one_run("execute")),
+    Scenario("a dry run with a key", run_with_key("dryRun"), after=key_stands_for_one_run("dryRun")),
+    Scenario("If-Match", run(**{"if-match": '"1"'}), after=version_has_grown_by_one_at_most),
+    Scenario("a takeover", run(), before=with_a_lost_run),
+    Scenario("a takeover with a key", run_with_key(), before=with_a_lost_run, after=key_stands_for_one_run("execute")),
+    Scenario("a sweep of several", sweep, before=beside_two_with_lost_runs),
+    Scenario("a purge", purge, before=at_its_end_long_ago, after=purged_runs_left_nothing),
+    Scenario("PUT", lambda t, client: t.register(client), before=lambda _: None, after=issue_is_registered_once),
+    Scenario("PATCH", lambda t, client: t.call(client, "PATCH", body={"x": 1}), after=version_has_grown_by_one_at_most),
+    Scenario("a run kept by hand", keep_a_run_by_hand),
+]
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a sweep and a purge of a few runs are of several statements."""
+    monkeypatch.setattr(background, "SWEEP_BATCH", 2)
+    monkeypatch.setattr(background, "PURGE_BATCH", 1)
+
+
+class Crashes:
+    """Runs a scenario in processes that die, each on an issue of its own."""
+
+    def __init__(self, scenario: Scenario, sql: Sql, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.scenario, self._sql, self._client, self._monkeypatch = scenario, sql, client, monkeypatch
+
+    def trial(self) -> Trial:
+        """An issue, brought to where the process begins."""
+        trial = Trial(self._sql, self._client, self.scenario.facts)
+        for kind in EXECUTORS:
+            self._monkeypatch.setitem(EXECUTORS, kind, trial.executor)
+        self.scenario.before(trial)
+        return trial
+
+    def process(self, trial: Trial, *, die_at: int | None = None) -> process.Trace:
+        """What the process did, once the server has seen that it is gone."""
+        settings = self._client.services.settings
+        doomed = replace(settings, database_url=f"{settings.database_url}?application_name={DOOMED}")
+        trace = process.run(
+            lambda: self.scenario.call(trial, Client(Services(doomed))), self.scenario.executor, die_at=die_at
+        )
+        trial.effects += trace.effects
+        deadline = time.monotonic() + 30
+        while self._sql("SELECT FROM pg_stat_activity WHERE application_name = %s", DOOMED):
+            assert time.monotonic() < deadline, "the server still serves the process that is gone"
+        return trace
+
+
+@pytest.fixture
+def crashes(request: pytest.FixtureRequest, sql: Sql, client: Client, monkeypatch: pytest.MonkeyPatch) -> Crashes:
+    return Crashes(request.param, sql, client, monkeypatch)
+
+
+def the_caller_repeats_its_call(crashes: Crashes, trial: Trial) -> None:
+    answer = crashes.scenario.call(trial, trial.client)
+    assert answer is None or answer.status in {200, 201, 412}, answer.text
+
+
+def the_sweep_comes_by(_crashes: Crashes, trial: Trial) -> None:
+    trial.sweep(retention_days=1)
+    assert trial.live_runs() == []
+
+
+@pytest.mark.parametrize("recover", [the_caller_repeats_its_call, the_sweep_comes_by])
+@pytest.mark.parametrize("crashes", SCENARIOS, ids=lambda scenario: scenario.name.replace(" ", "-"), indirect=True)
+def test_process_killed_at_any_point_loses_nothing_and_repeats_nothing(
+    crashes: Crashes,
+    recover: Callable[[Crashes, Trial], None],
+    audit: Callable[[], None],
+    count: Callable[[str, int], None],
+) -> None:
+    undisturbed = crashes.trial()
+    points = crashes.process(undisturbed).points
+    recover(crashes, undisturbed)
+    for die_at in range(1, len(points) + 1):
+        trial = crashes.trial()
+        trace = crashes.process(trial, die_at=die_at)
+        assert trace.points == points[:die_at]
+        if trace.answer:
+            trial.assert_is_in_the_ledger(trace.answer)
+        audit()
+        trial.expire()
+        lost = trial.live_runs()
+
+        recover(crashes, trial)
+        audit()
+        trial.assert_nothing_happened_twice()
+        crashes.scenario.after(trial)
+
+        trial.go_to_the_end()
+        audit()
+        trial.assert_nothing_happened_twice()
+        trial.assert_were_ended_as_lost(lost)
+        count("lost runs", len(lost))
+    count("crash points", len(points))
