@@ -152,6 +152,17 @@ class TestUnavailable:
         assert [part for part in conninfo_to_dict(url).values() if str(part) in said] == []
         assert (error.status, error.headers) == (503, {"retry-after": "1"})
 
+    def test_connecting_ends_with_the_time_of_the_invocation(self) -> None:
+        """Whatever psycopg makes of its timeout: whole seconds, two at least, and for each address of the server's."""
+        with socket.create_server(("127.0.0.1", 0)) as black_hole:
+            hosts = ",".join([f"127.0.0.1:{black_hole.getsockname()[1]}"] * 3)
+            with closing(Database(f"postgresql://loop_app:s3cret@{hosts}/ledger")) as database:
+                started = time.monotonic()
+                database.deadline = started + 0.3
+                with pytest.raises(UnavailableError, match="nothing was changed"):
+                    database.call("loop_claim", {}, persistent=True)
+        assert time.monotonic() - started < 1.9
+
     @pytest.mark.parametrize("setting", ["statement_timeout", "lock_timeout"])
     def test_lock_that_is_not_to_be_had_in_time_is_unavailable(
         self, ledger: Ledger, database: Database, sql: Sql, setting: str

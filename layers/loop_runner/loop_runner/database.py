@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
+from typing import TYPE_CHECKING, Any, Final, LiteralString, Self, cast
 
 import psycopg
 from psycopg import errors as pg
@@ -19,7 +19,7 @@ from loop_runner.observability import logger
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from psycopg.abc import RV, PQGen
+    from psycopg.abc import RV, PQGen, PQGenConn
     from psycopg.rows import DictRow
 
     from loop_runner.models import Json
@@ -52,6 +52,25 @@ class _Connection(psycopg.Connection["DictRow"]):
     """Waits for the server until ``deadline`` (time.monotonic), and then no longer, whatever has become of it."""
 
     deadline: float = math.inf
+
+    @classmethod
+    def until(cls, deadline: float) -> type[Self]:
+        """The class whose connections are made by then."""
+        return cast("type[Self]", type(cls.__name__, (cls,), {"deadline": deadline}))
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
+        """Raise ConnectionTimeout at the deadline: connect_timeout is of two seconds at least, and of each address."""
+        connecting = super()._connect_gen(conninfo)
+        try:
+            wanted = next(connecting)
+            while True:
+                ready = yield wanted
+                if time.monotonic() >= cls.deadline:
+                    raise pg.ConnectionTimeout("no time is left to connect")
+                wanted = connecting.send(ready)
+        except StopIteration as made:
+            return cast("Self", made.value)
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Raise NoAnswerError at the deadline: the connection is of no use then."""
@@ -161,13 +180,12 @@ class Database:
         """The connection, in autocommit: transactions are explicit."""
         if self._connection is None or self._connection.closed:
             self._connection = None
-            left = self.deadline - time.monotonic()
-            self._connection = _Connection.connect(
+            self._connection = _Connection.until(self.deadline).connect(
                 self._url,
                 autocommit=True,
                 prepare_threshold=None,  # a prepared statement would pin an RDS Proxy connection
                 row_factory=dict_row,
-                connect_timeout=max(1, int(min(CONNECT_TIMEOUT_SECONDS, left))),
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
                 tcp_user_timeout=CONNECT_TIMEOUT_SECONDS * 1000,  # a peer that went away in silence
             )
         self._connection.deadline = min(time.monotonic() + STATEMENT_TIMEOUT_SECONDS, self.deadline)
