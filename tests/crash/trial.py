@@ -49,6 +49,8 @@ class Trial:
     effects: list[Effect] = field(default_factory=list)
     purged: set[str] = field(default_factory=set)
     """Runs that may be gone."""
+    timeout_ms: int = 29_000
+    """Of the function, for each call."""
 
     @property
     def path(self) -> str:
@@ -61,14 +63,17 @@ class Trial:
     def call(self, client: Client | None, method: str, path: str = "", body: Any = None, **parts: Any) -> Answer:
         """Call with the whole time of an invocation, by the process that lives unless another is given."""
         client = client or self.client
-        client.context = Context()
+        client.context = Context(timeout_ms=self.timeout_ms)
         return client(method, f"{self.path}{path}", body, **parts)
 
     def register(self, client: Client | None = None) -> Answer:
         return self.call(client, "PUT", body={"loop": "trial", "facts": self.facts})
 
-    def run(self, client: Client | None = None, body: Any = None, **headers: str) -> Answer:
-        return self.call(client, "POST", "/run-next-step", body, headers=headers)
+    def run(self, client: Client | None = None, mode: str = "execute", headers: dict[str, str] | None = None) -> Answer:
+        return self.call(client, "POST", "/run-next-step", {"mode": mode}, headers=headers or {})
+
+    def run_with_key(self, client: Client | None = None, mode: str = "execute") -> Answer:
+        return self.run(client, mode, {"idempotency-key": self.issue})
 
     def claim(self, actor: str) -> Claim:
         """Claim the issue for a process that is not heard of again."""
@@ -82,12 +87,21 @@ class Trial:
         ledger = (services or self.client.services).ledger
         return background.sweep(ledger, retention_days=retention_days, deadline=time.monotonic() + 20)
 
-    def expire(self) -> None:
-        """Every lease is over."""
-        self.sql("UPDATE loop_runs SET lease_expires_at = clock_timestamp() WHERE status IN ('pending', 'running')")
+    def expire(self) -> list[DictRow]:
+        """The lease of the issue's live run is over; the run, if there is one."""
+        return self.sql(
+            "UPDATE loop_runs SET lease_expires_at = clock_timestamp()"
+            " WHERE issue_id = %s AND status IN ('pending', 'running') RETURNING *",
+            self.issue,
+        )
 
-    def live_runs(self) -> list[DictRow]:
-        return self.sql("SELECT * FROM loop_runs WHERE status IN ('pending', 'running') ORDER BY id")
+    def rows(self) -> dict[str, list[DictRow]]:
+        """All that there is of the issue."""
+        steps = (
+            "SELECT * FROM loop_run_steps WHERE run_id IN (SELECT id FROM loop_runs WHERE issue_id = %s) ORDER BY id"
+        )
+        issue = self.sql("SELECT * FROM loop_issues WHERE id = %s", self.issue)
+        return {"issue": issue, "runs": self.runs(), "steps": self.sql(steps, self.issue), "events": self.events()}
 
     def runs(self) -> list[DictRow]:
         return self.sql("SELECT * FROM loop_runs WHERE issue_id = %s ORDER BY created_at, id", self.issue)
@@ -100,8 +114,10 @@ class Trial:
 
     def go_to_the_end(self) -> None:
         """From wherever it stands, with ordinary calls, each of which moves it on."""
-        self.register()
-        self.call(None, "PATCH", body={"ready": True})
+        if not self.rows()["issue"]:
+            self.register()
+        if "ready" not in self.facts:
+            self.call(None, "PATCH", body={"ready": True})
         for _ in STATES:
             answer = self.run()
             assert answer.status == 200, answer.text

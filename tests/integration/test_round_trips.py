@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections import Counter
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from loop_runner.services import Services
+from tests.wire import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,100 +21,16 @@ ISSUE = "/api/loop/issues/AFU9-123"
 URL = "https://github.com/acme/app/issues/1"
 
 
-class Messages:
-    """Splits one direction of PostgreSQL's protocol 3: type byte, then a length that counts itself; see its chapter 54.
-
-    The first message of a frontend, startup, has no type byte. TLS and GSSAPI are off: nothing comes before it.
-    """
-
-    def __init__(self, *, starts_up: bool) -> None:
-        self._rest, self._has_type = b"", not starts_up
-
-    def of(self, data: bytes) -> Iterator[tuple[str, bytes]]:
-        """The messages that are complete now: type ("" of startup) and content."""
-        self._rest += data
-        while len(self._rest) >= (head := 4 + self._has_type):
-            end = head - 4 + int.from_bytes(self._rest[head - 4 : head])
-            if len(self._rest) < end:
-                return
-            yield self._rest[: head - 4].decode(), self._rest[head:end]
-            self._rest, self._has_type = self._rest[end:], True
-
-
-class Proxy:
-    """Stands between functions and server and counts: connections, messages by type, and how commands ended."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._server = host, port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = [self._listener]
-        self.port = self._listener.getsockname()[1]
-        self.sent: Counter[str] = Counter()
-        self.completed: list[str] = []
-        self.ready: Counter[str] = Counter()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    @property
-    def round_trips(self) -> int:
-        """How often the frontend waited: Sync of the extended protocol, Query of the simple one, startup."""
-        return self.sent["S"] + self.sent["Q"] + self.sent[""]
-
-    def forget(self) -> None:
-        self.sent.clear()
-        self.completed.clear()
-        self.ready.clear()
-
-    def close(self) -> None:
-        for end in self._open:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(self._server)
-                self._open += [client, server]
-                threading.Thread(target=self._pump, args=(client, server, self._from_client), daemon=True).start()
-                threading.Thread(target=self._pump, args=(server, client, self._from_server), daemon=True).start()
-
-    def _from_client(self, kind: str, content: bytes) -> None:
-        self.sent[kind] += 1
-
-    def _from_server(self, kind: str, content: bytes) -> None:
-        if kind == "C":
-            self.completed.append(content.rstrip(b"\0").decode())
-        elif kind == "Z":
-            self.ready[content.decode()] += 1
-
-    def _pump(self, source: socket.socket, target: socket.socket, seen: Callable[[str, bytes], None]) -> None:
-        messages = Messages(starts_up=seen == self._from_client)
-        with suppress(OSError):
-            while data := source.recv(65536):
-                for message in messages.of(data):
-                    seen(*message)  # before it goes on: whoever has an answer finds it counted
-                target.sendall(data)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
-
-
 @pytest.fixture
-def proxy(database_url: str) -> Iterator[Proxy]:
-    parts = conninfo_to_dict(database_url)
-    proxy = Proxy(str(parts["host"]), int(parts["port"] or 5432))
-    yield proxy
-    proxy.close()
+def proxy(app_database_url: str) -> Iterator[Proxy]:
+    with Proxy(app_database_url) as proxy:
+        yield proxy
 
 
 @pytest.fixture
 def services(settings: Settings, proxy: Proxy) -> Iterator[Services]:
     """The functions' own, on a connection that leads through the proxy."""
-    parts = conninfo_to_dict(settings.database_url)
-    url = "postgresql://{user}:{password}@127.0.0.1:{port}/{dbname}?sslmode=disable&gssencmode=disable".format(
-        **{**parts, "password": parts.get("password") or "", "port": proxy.port}
-    )
-    services = Services(replace(settings, database_url=url))
+    services = Services(replace(settings, database_url=proxy.url))
     yield services
     services.database.close()
 
