@@ -168,7 +168,7 @@ class TestUnavailable:
         self, ledger: Ledger, database: Database, sql: Sql, setting: str
     ) -> None:
         database.close()
-        sql(f"ALTER DATABASE {sql.connection.info.dbname} SET {setting} = '300ms'")
+        sql(f"ALTER ROLE loop_app IN DATABASE {sql.connection.info.dbname} SET {setting} = '300ms'")
         with sql.connection.transaction():
             sql("SELECT * FROM loop_issues FOR UPDATE")
             with pytest.raises(UnavailableError):
