@@ -142,8 +142,10 @@ class Runner:
         if isinstance(outcome, Recorded):
             return outcome
         recorded = self._finish(claim, outcome)
-        if not recorded.by_this_call and recorded.run.status != outcome.status:
-            logger.warning("the lease was lost: nothing was written", extra={"status": recorded.run.status})
+        run = recorded.run
+        is_ours = recorded.by_this_call or (run.status, run.error_code) == (outcome.status, outcome.error_code)
+        if not is_ours and run.mode is RunMode.EXECUTE:
+            logger.warning("the lease was lost: nothing was written", extra={"status": run.status})
         return recorded
 
     def _finish(self, claim: Claim, outcome: Outcome) -> Recorded:
