@@ -160,7 +160,7 @@ class TestUnavailable:
                 started = time.monotonic()
                 database.deadline = started + 0.3
                 with pytest.raises(UnavailableError, match="nothing was changed"):
-                    database.call("loop_claim", {}, persistent=True)
+                    database.call("loop_claim", {})
         assert time.monotonic() - started < 1.9
 
     @pytest.mark.parametrize("setting", ["statement_timeout", "lock_timeout"])

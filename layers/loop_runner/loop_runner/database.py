@@ -118,9 +118,10 @@ class Database:
     ) -> list[DictRow]:
         """Run one statement in a transaction of its own. UnavailableError when the database cannot serve it.
 
-        A connection that breaks under a repeatable statement is replaced and the statement repeated, once; a persistent
-        one is repeated while there is time. One that is not repeatable is preceded by a look whether the connection is
-        still there. What the server undid in favour of others is repeated once in any case.
+        A connection that breaks under a repeatable statement is replaced and the statement repeated, once. One that is
+        not repeatable is preceded by a look whether the connection is still there. What the server undid in favour of
+        others is repeated once in any case. A persistent statement ends what an earlier one has begun: it is repeated
+        while there is time, and its error never says that nothing was changed.
         """
         if not repeatable:
             self._look()
@@ -145,9 +146,10 @@ class Database:
                     is_worth_it = repeatable and repetition == 0
                 else:
                     is_worth_it = False
-                can_persist = self._connection is None and time.monotonic() + pause < persists_until
+                may_pass = self._connection is None or isinstance(error, (*_UNDONE, *_TOOK_TOO_LONG))
+                can_persist = may_pass and time.monotonic() + pause < persists_until
                 if not is_worth_it and not can_persist:
-                    raise_unavailable(error, may_be_done=may_be_done)
+                    raise_unavailable(error, may_be_done=may_be_done, has_begun=persistent)
                     raise
                 logger.warning("asking the database again", extra={"error": type(error).__name__})
                 time.sleep(pause)
@@ -198,8 +200,11 @@ class Database:
             self._connection = None
 
 
-def raise_unavailable(error: Exception, *, may_be_done: bool = False) -> None:
-    """Raise the UnavailableError that the error means; return where it means something else."""
+def raise_unavailable(error: Exception, *, may_be_done: bool = False, has_begun: bool = False) -> None:
+    """Raise the UnavailableError that the error means; return where it means something else.
+
+    ``may_be_done``: the statement may have been done. ``has_begun``: what it belongs to has, by another statement.
+    """
     if not may_be_done and not isinstance(error, (*_SCHEMA_ERRORS, *_OUT_OF_REACH)):
         return
     logger.warning(
@@ -212,8 +217,10 @@ def raise_unavailable(error: Exception, *, may_be_done: bool = False) -> None:
             "the functions' database role lacks a right: the log says which, grant it",
             retry_after_seconds=DEPLOYMENT_SECONDS,
         ) from error
+    if may_be_done or has_begun:
+        raise UnavailableError(may_be_done=True) from error
     if isinstance(error, _TOOK_TOO_LONG):
         raise UnavailableError(
             "The database was too busy to do it in time and nothing was changed: try again."
         ) from error
-    raise UnavailableError(may_be_done=may_be_done) from error
+    raise UnavailableError from error
