@@ -208,7 +208,7 @@ class Crashes:
         )
         trial.effects += trace.effects
         deadline = time.monotonic() + 30
-        while self._sql("SELECT FROM pg_stat_activity WHERE application_name = %s", DOOMED):
+        while self._sql("SELECT pid FROM pg_stat_activity WHERE application_name = %s", DOOMED):
             assert time.monotonic() < deadline, "the server still serves the process that is gone"
             time.sleep(0.002)
         return trace

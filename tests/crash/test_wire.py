@@ -99,7 +99,7 @@ class Wires:
 
     def settle(self, trial: Trial) -> None:
         """Until the server has done what it was asked to do."""
-        busy = "SELECT FROM pg_stat_activity WHERE application_name = %s AND state <> 'idle'"
+        busy = "SELECT pid FROM pg_stat_activity WHERE application_name = %s AND state <> 'idle'"
         deadline = time.monotonic() + 30
         while self._sql(busy, trial.issue):
             assert time.monotonic() < deadline, "the server is still busy"
