@@ -24,7 +24,8 @@ from tests.crash.trial import Effect
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loop_runner.executors.protocol import Completed, Executor, Failed, StepCall
+    from loop_runner.executors.protocol import Executor, StepCall, Waiting
+    from loop_runner.results import Result
 
 SECONDS = 60
 """A process that has not ended by then is ended."""
@@ -115,7 +116,7 @@ def _meet_points(pen: _Pen, executor: Executor) -> None:
         pen.point(f"after {name}")
         return answer
 
-    def executing(call: StepCall) -> Completed | Failed:
+    def executing(call: StepCall) -> Result | Waiting:
         pen.point("before the executor")
         try:
             pen.write("effect", asdict(Effect.of(call)))

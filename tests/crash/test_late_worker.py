@@ -12,10 +12,9 @@ from uuid import uuid4
 
 import pytest
 
-from loop_runner.execution import run_next_step
+from loop_runner.claims import ClaimRequest
 from loop_runner.executors import EXECUTORS
 from loop_runner.executors.protocol import Completed, Failed
-from loop_runner.ledger import ClaimRequest
 from loop_runner.models import RunMode
 from loop_runner.services import Services
 from tests.conftest import Client
@@ -211,7 +210,7 @@ class TestOutOfTime:
         trial = stage.trial
         request = ClaimRequest(trial.issue, "ann", uuid4(), RunMode.EXECUTE, lease_ms=60_000)
         services = trial.client.services
-        recorded = run_next_step(services.ledger, services.loops, request, deadline=time.monotonic())
+        recorded = services.runner.run_next_step(request, deadline=time.monotonic())
         assert (recorded.run.status, recorded.run.error_code) == ("failed", "States.Timeout")
         assert recorded.by_this_call
         assert trial.effects == []

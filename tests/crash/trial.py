@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from loop_runner import background
+from loop_runner.claims import Claim, ClaimRequest
 from loop_runner.executors.protocol import Completed
-from loop_runner.ledger import Claim, ClaimRequest
 from loop_runner.models import RunMode
 from tests.conftest import ACTOR, Context
 
@@ -84,8 +84,8 @@ class Trial:
 
     def sweep(self, services: Services | None = None, *, retention_days: int = 0) -> dict[str, int]:
         """Sweep as the schedule does."""
-        ledger = (services or self.client.services).ledger
-        return background.sweep(ledger, retention_days=retention_days, deadline=time.monotonic() + 20)
+        on = services or self.client.services
+        return background.sweep(on.ledger, on.messages, retention_days=retention_days, deadline=time.monotonic() + 20)
 
     def expire(self) -> list[DictRow]:
         """The lease of the issue's live run is over; the run, if there is one."""
