@@ -52,7 +52,7 @@ demo: $(VENV)/.local ## see it work: a run with its rows, then one that is kille
 	@$(BIN)/python -m tools.local demo
 
 .PHONY: dev
-dev: $(VENV)/.local ## the whole system on http://127.0.0.1:3000 (PORT, DATABASE_URL, LOOPS_DIR, TRUST_ACTOR_HEADER)
+dev: $(VENV)/.local ## the whole system on http://127.0.0.1:3000 (PORT, DATABASE_URL, LOOPS_DIR, STEPS_DIR, TRUST_ACTOR_HEADER)
 	@$(BIN)/python -m tools.local dev
 
 .PHONY: sql

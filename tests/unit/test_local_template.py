@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tools.local.intrinsics import TemplateError
-from tools.local.template import Route, Schedule, load_functions
+from tools.local.template import QueueProperties, Route, Schedule, Source, load_functions, load_queues
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +32,9 @@ Globals:
         SHADOWED: global
 Resources:
   Queue: {Type: AWS::SQS::Queue}
+  Work:
+    Type: AWS::SQS::Queue
+    Properties: {RedrivePolicy: {deadLetterTargetArn: !GetAtt Queue.Arn, maxReceiveCount: 5}}
   Layer:
     Type: AWS::Serverless::LayerVersion
     Properties: {ContentUri: layer}
@@ -59,6 +62,10 @@ Resources:
         Default: {Type: HttpApi, Properties: {ApiId: !Ref Api}}
         Minutely: {Type: ScheduleV2, Properties: {ScheduleExpression: rate(1 minute), Input: '{"a": 1}'}}
         Old: {Type: Schedule, Properties: {Schedule: "cron(0 0 * * ? *)", Enabled: false}}
+        Each:
+          Type: SQS
+          Properties: {Queue: !GetAtt Work.Arn, BatchSize: 1, FunctionResponseTypes: [ReportBatchItemFailures]}
+        Many: {Type: SQS, Properties: {Queue: !GetAtt Queue.Arn}}
   Second:
     Type: AWS::Serverless::Function
     Properties: {CodeUri: second, Handler: deep.module.run, Timeout: 900, Layers: []}
@@ -126,6 +133,18 @@ def test_events_become_routes_and_schedules(tmp_path: Path) -> None:
     )
 
 
+def test_queues_are_sources_of_functions_and_have_dead_letters(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert load_functions(path)["First"].sources == (
+        Source("Work", 1, partial=True),
+        Source("Queue", 10, partial=False),
+    )
+    assert load_queues(path) == {
+        "Queue": QueueProperties("Queue", None, 0),
+        "Work": QueueProperties("Work", "Queue", 5),
+    }
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -154,9 +173,29 @@ def test_errors_name_resource_and_key(tmp_path: Path, old: str, new: str, messag
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{deadLetterTargetArn: !GetAtt Queue.Arn, ", "{", "Work: RedrivePolicy must have a deadLetterTargetArn"),
+        ("maxReceiveCount: 5", "maxReceiveCount: some", "Work: RedrivePolicy must have a deadLetterTargetArn"),
+        ("!GetAtt Queue.Arn, max", "!GetAtt First.Arn, max", "Work: RedrivePolicy: 'arn:aws:lambda:"),
+        ("Queue: !GetAtt Work.Arn", "Queue: Elsewhere", "First: Events.Each: 'Elsewhere' is not the ARN of a queue"),
+        ("BatchSize: 1", "BatchSize: few", "First: Events.Each: BatchSize is 'few'"),
+    ],
+)
+def test_errors_of_queues_name_resource_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in TEMPLATE
+    path = write(tmp_path, TEMPLATE.replace(old, new))
+    with pytest.raises(TemplateError) as caught:
+        (load_queues(path), load_functions(path))
+    assert message in str(caught.value)
+
+
 def test_the_projects_own_template_is_read() -> None:
     functions = load_functions(ROOT / "template.yaml", {"DatabaseUrl": "postgresql://somewhere"})
     keys = {route.key for function in functions.values() for route in function.routes}
     assert {"POST /api/loop/issues/{issueId}/run-next-step", "$default"} <= keys
     assert functions["RunNextStepFunction"].environment["DATABASE_URL"] == "postgresql://somewhere"
     assert functions["MigrateFunction"].routes == ()
+    assert functions["RunWorkerFunction"].sources == (Source("RunQueue", 1, partial=True),)
+    assert load_queues(ROOT / "template.yaml")["RunQueue"] == QueueProperties("RunQueue", "RunDeadLetters", 5)

@@ -23,7 +23,7 @@ def main() -> int:
         prog="python -m tools.local",
         description="The whole system on this machine, without Docker or AWS.",
         epilog="Environment: DATABASE_URL replaces the embedded server, PORT the port (3000), LOOPS_DIR the folder of"
-        " loops; TRUST_ACTOR_HEADER=0 turns the x-afu9-sub header's local trust off.",
+        " loops, STEPS_DIR that of step functions; TRUST_ACTOR_HEADER=0 turns the x-afu9-sub header's local trust off.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("demo", help="start, run a step, show its rows, kill a run, show its recovery, end")

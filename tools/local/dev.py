@@ -55,6 +55,7 @@ def run_dev(root: Path = ROOT) -> int:
         stack = Stack(
             root=root,
             data_folder=local / "postgres",
+            world_folder=local / "world",
             log_file=log_file,
             progress=lambda line: _say(f"==> {line}"),
             on_access=_say,

@@ -1,4 +1,4 @@
-"""The stack's one port as an ASGI application: API Gateway's HTTP API, and Lambda's Invoke call beside it."""
+"""The stack's one port as an ASGI application: API Gateway's HTTP API, with Lambda's Invoke call and SQS beside it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tools.local.http_api import MAX_BODY_BYTES, Request, Response, Router, event_of, response_of
 from tools.local.lambda_api import LambdaApi, is_invoke
+from tools.local.sqs_api import SqsApi, is_sqs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, MutableMapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 
     from tools.local.http_api import Match
+    from tools.local.queues import Queue
     from tools.local.template import Route
     from tools.local.workers import Outcome, Workers
 
@@ -27,18 +29,24 @@ _DISCARDED_BYTES: Final = 100 * 1024 * 1024
 
 
 class Gateway:
-    """Serves the routes of a template with the workers of its functions; ``on_access`` hears one line per request."""
+    """Serves the routes of a template with the workers of its functions; ``on_access`` hears one line per request.
+
+    Functions that are ``throttled`` are not invoked by Lambda's call: it answers as if they were busy.
+    """
 
     def __init__(
         self,
         functions: Mapping[str, Workers],
         routes: Iterable[Route],
+        queues: Mapping[str, Queue],
         *,
+        throttled: Collection[str] = (),
         on_access: Callable[[str], None] | None = None,
     ) -> None:
         self._functions = functions
         self._router = Router(routes)
-        self._lambda_api = LambdaApi(functions)
+        self._lambda_api = LambdaApi(functions, throttled)
+        self._sqs_api = SqsApi(queues)
         self._on_access = on_access
         self._late: set[asyncio.Task[Outcome]] = set()
 
@@ -63,12 +71,15 @@ class Gateway:
         await _send(send, response, has_body=scope["method"] != "HEAD")
         if self._on_access is not None:
             milliseconds = (time.monotonic() - started) * 1000
-            self._on_access(f"{scope['method']} {raw_path} {response.status} {milliseconds:.0f} ms")
+            target = dict(scope["headers"]).get(b"x-amz-target", b"").decode("latin-1")
+            self._on_access(f"{scope['method']} {target or raw_path} {response.status} {milliseconds:.0f} ms")
 
     async def _answer(self, request: Request) -> Response:
         if is_invoke(request):
             return await self._lambda_api.answer(request)
         target = dict(request.headers).get("x-amz-target")
+        if target is not None and is_sqs(target):
+            return self._sqs_api.answer(request, target)
         if target is not None:  # another AWS service's call; not for the API's default route
             kind = "com.amazonaws.local#UnknownOperationException"
             return Response.of_json(400, {"__type": kind, "message": f"the local stack does not know {target}"})

@@ -1,7 +1,7 @@
 """Evaluates the intrinsic functions of CloudFormation that do not need CloudFormation.
 
-A reference to a resource is its logical id, an attribute ``<logical id>.<attribute>``, a function's ARN one of the
-account 123456789012: enough for code that only passes them on.
+A reference to a resource is its logical id, an attribute ``<logical id>.<attribute>``, the ARN of a function or queue
+one of the account 123456789012: enough for code that only passes them on.
 """
 
 from __future__ import annotations
@@ -114,8 +114,9 @@ class Intrinsics:
             return self._overrides[f"{name}.{attribute}"]
         if name not in self._resources:
             raise TemplateError(f"{where}: there is no resource {name}")
-        if attribute == "Arn" and self._resources[name].get("Type") == "AWS::Serverless::Function":
-            return function_arn(name)
+        make_arn = _ARNS.get(str(self._resources[name].get("Type"))) if attribute == "Arn" else None
+        if make_arn is not None:
+            return make_arn(name)
         return f"{name}.{attribute}"
 
     def _find_in_map(self, of: list[object], where: str) -> object:
@@ -141,3 +142,14 @@ class Intrinsics:
 def function_arn(name: str) -> str:
     """ARN of a function of the local stack."""
     return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
+
+
+def queue_arn(name: str) -> str:
+    """ARN of a queue of the local stack."""
+    return f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
+
+
+_ARNS: Final[Mapping[str, Callable[[str], str]]] = {
+    "AWS::Serverless::Function": function_arn,
+    "AWS::SQS::Queue": queue_arn,
+}

@@ -16,7 +16,7 @@ from tools.local.http_api import Request, Response
 from tools.local.intrinsics import function_arn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from tools.local.workers import Workers
 
@@ -31,10 +31,14 @@ def is_invoke(request: Request) -> bool:
 
 
 class LambdaApi:
-    """Invokes functions by logical id, or by an ARN that ends in it, with or without a qualifier."""
+    """Invokes functions by name, or by an ARN that ends in it, with or without a qualifier.
 
-    def __init__(self, functions: Mapping[str, Workers]) -> None:
+    A function of the template has its logical id as name. Those ``throttled`` are refused, as without free concurrency.
+    """
+
+    def __init__(self, functions: Mapping[str, Workers], throttled: Collection[str] = ()) -> None:
         self._functions = functions
+        self._throttled = throttled
         self._in_background: set[asyncio.Task[object]] = set()
 
     async def answer(self, request: Request) -> Response:
@@ -46,6 +50,8 @@ class LambdaApi:
         workers = self._functions.get(name)
         if workers is None:
             return _refusal(404, "ResourceNotFoundException", f"Function not found: {function_arn(name)}")
+        if name in self._throttled:
+            return _refusal(429, "TooManyRequestsException", "Rate Exceeded.")
         payload = request.body.strip() or b"{}"
         if len(payload) > MAX_PAYLOAD_BYTES:
             message = f"Request must be smaller than {MAX_PAYLOAD_BYTES} bytes for the InvokeFunction operation"

@@ -36,6 +36,7 @@ class LocalSettings:
     database_url: str | None
     port: int | None
     loops: Path
+    steps: Path
     trust_actor_header: str
 
     @classmethod
@@ -44,6 +45,10 @@ class LocalSettings:
         loops = Path(environment.get("LOOPS_DIR") or root / "loops").absolute()
         if not loops.is_dir():
             raise SettingsError(f"LOOPS_DIR={loops} is not a folder")
+        given_steps = environment.get("STEPS_DIR")
+        steps = Path(given_steps or root / "tools" / "steps").absolute()
+        if given_steps and not steps.is_dir():
+            raise SettingsError(f"STEPS_DIR={steps} is not a folder")
         text = environment.get("PORT") or None
         if text is not None and not (text.isascii() and text.isdigit() and int(text) < 1 << 16):
             raise SettingsError(f"PORT={text} is not a port: a number from 1 to 65535, or 0 for any free one")
@@ -51,6 +56,7 @@ class LocalSettings:
             database_url=environment.get("DATABASE_URL") or None,
             port=None if text is None else int(text),
             loops=loops,
+            steps=steps,
             trust_actor_header=environment.get("TRUST_ACTOR_HEADER") or "1",
         )
 

@@ -11,24 +11,28 @@ import contextlib
 import errno
 import os
 import socket
+import tempfile
 import threading
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import uvicorn
 
 from tools.local.client import request
+from tools.local.deliveries import deliver_all
 from tools.local.gateway import Gateway
 from tools.local.intrinsics import ACCOUNT
 from tools.local.postgres import Server
+from tools.local.queues import make_queues
 from tools.local.roles import app_url
 from tools.local.scheduler import run_schedules
 from tools.local.settings import DEFAULT_PORT, ROOT, LocalSettings, functions_environment
-from tools.local.template import load_functions
+from tools.local.steps import step_functions
+from tools.local.template import load_functions, load_queues
 from tools.local.workers import DEFAULT_COUNT, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 
     from tools.local.template import Function
 
@@ -48,8 +52,10 @@ class Stack:
     """Serves the template's functions on ``http://127.0.0.1:PORT`` from ``__enter__`` to ``__exit__``.
 
     Arguments win over the environment (settings.py). ``port`` 0 is any free one. ``data_folder`` keeps the embedded
-    server's data; ``log_file`` is appended what functions print. ``timeouts`` (seconds, by logical id) replace the
-    template's. ``progress`` hears of long steps, ``on_access`` of requests, both from any thread.
+    server's data, ``world_folder`` what step functions take for the outside world; ``log_file`` is appended what
+    functions print. ``timeouts`` (seconds, by name) replace those of functions; the ``throttled`` ones have no free
+    concurrency for Lambda's Invoke call. ``progress`` hears of long steps, ``on_access`` of requests and of messages
+    that fail, both from any thread.
     """
 
     def __init__(
@@ -59,8 +65,10 @@ class Stack:
         port: int | None = None,
         database_url: str | None = None,
         data_folder: Path | None = None,
+        world_folder: Path | None = None,
         log_file: Path | None = None,
         timeouts: Mapping[str, float] | None = None,
+        throttled: Collection[str] = (),
         workers_per_function: int = DEFAULT_COUNT,
         environment: Mapping[str, str] | None = None,
         progress: Callable[[str], None] = _silent,
@@ -73,20 +81,24 @@ class Stack:
         self._port = DEFAULT_PORT if chosen is None else chosen
         self._given_database_url = database_url or self._settings.database_url
         self._data_folder = data_folder
+        self._world_folder = world_folder
         self._log_file = log_file
         self._timeouts = timeouts or {}
+        self._throttled = throttled
         self._workers_per_function = workers_per_function
         self._progress = progress
         self._on_access = on_access
         self._workers: dict[str, Workers] = {}
         self._cleanup = contextlib.ExitStack()
         self.url = ""
-        """Base URL of the API and of Lambda's Invoke call."""
+        """Base URL of the API, of Lambda's Invoke call and of SQS."""
         self.database_url = ""
         """libpq URI of the schema's owner; on the embedded server the functions use loop_app's."""
         self._app_url = ""
         self.functions: Mapping[str, Function] = {}
         """The template's functions by logical id."""
+        self.world = Path()
+        """What step functions get as WORLD_DIR."""
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as started:
@@ -128,10 +140,13 @@ class Stack:
 
     def _serve(self, listener: socket.socket, started: contextlib.ExitStack) -> None:
         """Start gateway and workers in a thread with an event loop, which ``started`` ends again."""
-        self.functions = load_functions(
-            self._root / "template.yaml",
-            {"DatabaseUrl": self.database_url, "StepFunctionPrefix": "", "RunQueue": f"{self.url}/{ACCOUNT}/RunQueue"},
-        )
+        template = self._root / "template.yaml"
+        queues = make_queues(load_queues(template))
+        urls = {name: f"{self.url}/{ACCOUNT}/{name}" for name in queues}
+        self.functions = load_functions(template, urls | {"DatabaseUrl": self.database_url, "StepFunctionPrefix": ""})
+        steps = step_functions(self._settings.steps, self._settings.loops)
+        if both := steps.keys() & self.functions.keys():
+            raise StackError(f"{self._settings.steps}: {min(both)} is the name of a function of template.yaml")
         log = started.enter_context(_open_log(self._log_file)) if self._log_file else None
         inherited = functions_environment(self._environment, self.url)
         local = {
@@ -140,36 +155,60 @@ class Stack:
             "MIGRATIONS_DIR": str(self._root / "migrations"),
             "TRUST_ACTOR_HEADER": self._settings.trust_actor_header,
         }
+        environments = {
+            name: {**inherited, **function.environment, **local, **self._own(name)}
+            for name, function in self.functions.items()
+        }
+        self.world = self._world_folder or Path(
+            started.enter_context(tempfile.TemporaryDirectory(prefix="loop-world-"))
+        )
+        self.world.mkdir(parents=True, exist_ok=True)
+        for_steps = {**inherited, "LOOP_API_URL": self.url, "WORLD_DIR": str(self.world)}
+        environments |= dict.fromkeys(steps, for_steps)
         self._workers = {
             name: Workers(
                 function,
-                environment={**inherited, **function.environment, **local, **self._own(name)},
+                environment=environments[name],
                 count=self._workers_per_function,
                 timeout=self._timeouts.get(name),
                 log=log,
             )
-            for name, function in self.functions.items()
+            for name, function in {**self.functions, **steps}.items()
         }
         routes = [route for function in self.functions.values() for route in function.routes]
-        gateway = Gateway(self._workers, routes, on_access=self._on_access)
-        thread = _LoopThread(gateway, self.functions, self._workers, listener)
+        gateway = Gateway(self._workers, routes, queues, throttled=self._throttled, on_access=self._on_access)
+        background = [
+            *(self._workers[name].prewarm() for name in self.functions),
+            run_schedules(self.functions, self._workers),
+            deliver_all(
+                self.functions,
+                self._workers,
+                queues,
+                at_once=self._workers_per_function,
+                report=self._on_access or _silent,
+            ),
+        ]
+        thread = _LoopThread(gateway, background, self._workers, listener)
         started.callback(thread.stop)
         thread.start()
 
 
 class _LoopThread(threading.Thread):
-    """Runs the gateway's event loop. Every worker is started in this thread, which outlives them all."""
+    """Runs the gateway's event loop, and ``background`` on it.
+
+    Every worker is started in this thread, which outlives them all.
+    """
 
     def __init__(
         self,
         gateway: Gateway,
-        functions: Mapping[str, Function],
+        background: Iterable[Coroutine[Any, Any, None]],
         workers: Mapping[str, Workers],
         listener: socket.socket,
     ) -> None:
         super().__init__(name="local stack", daemon=True)
         self._gateway = gateway
-        self._functions = functions
+        self._background = background
         self._workers = workers
         self._listener = listener
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -205,8 +244,7 @@ class _LoopThread(threading.Thread):
         )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]))
-        others = [asyncio.create_task(workers.prewarm()) for workers in self._workers.values()]
-        others.append(asyncio.create_task(run_schedules(self._functions, self._workers)))
+        others = [asyncio.create_task(each) for each in self._background]
         await self._stopping.wait()
         server.should_exit = True
         await asyncio.wait({serving}, timeout=_LEAVE_SECONDS)

@@ -1,4 +1,4 @@
-"""Reads from template.yaml what the local stack serves: functions with their environment, routes and schedules.
+"""Reads from template.yaml what the local stack serves: functions with their environment, routes, schedules and queues.
 
 Only what functions use is resolved, so that the rest of the template may need AWS. Whatever cannot be resolved is an
 error that names resource and key; nothing is guessed.
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 _FUNCTION: Final = "AWS::Serverless::Function"
 _LAYER: Final = "AWS::Serverless::LayerVersion"
+_QUEUE: Final = "AWS::SQS::Queue"
 _DEFAULT_TIMEOUT: Final = 3  # Lambda's own defaults
 _DEFAULT_MEMORY: Final = 128
+_DEFAULT_BATCH: Final = 10
 _METHODS: Final = frozenset({"ANY", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 
@@ -49,6 +51,24 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A queue whose messages invoke a function, ``batch_size`` at most at once; ``partial``: each may fail alone."""
+
+    queue: str
+    batch_size: int
+    partial: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QueueProperties:
+    """A queue; what was received ``max_receives`` times in vain goes to ``dead_letters``, where there are any."""
+
+    name: str
+    dead_letters: str | None
+    max_receives: int
+
+
+@dataclass(frozen=True, slots=True)
 class Function:
     """What the stack must know of a function. Folders are absolute, the timeout is in seconds, memory in MB."""
 
@@ -62,6 +82,7 @@ class Function:
     environment: Mapping[str, str]
     routes: tuple[Route, ...]
     schedules: tuple[Schedule, ...]
+    sources: tuple[Source, ...] = ()
 
 
 class _Loader(yaml.SafeLoader):
@@ -87,13 +108,22 @@ _Loader.add_multi_constructor("!", _construct_short_tag)
 
 def load_functions(path: Path, overrides: Mapping[str, str] | None = None) -> dict[str, Function]:
     """Every function of a template by logical id; ``overrides`` gives parameters and other references their values."""
+    return _read(path, overrides).functions()
+
+
+def load_queues(path: Path, overrides: Mapping[str, str] | None = None) -> dict[str, QueueProperties]:
+    """Every queue of a template by logical id, which is its name."""
+    return _read(path, overrides).queues()
+
+
+def _read(path: Path, overrides: Mapping[str, str] | None) -> _Reader:
     try:
         template = yaml.load(path.read_text(), _Loader)  # noqa: S506  a SafeLoader
     except (OSError, yaml.YAMLError) as error:
         raise TemplateError(f"{path} cannot be read: {error}") from error
     if not isinstance(template, dict) or not isinstance(template.get("Resources"), dict):
         raise TemplateError(f"{path} has no Resources: is it a SAM template?")
-    return _Reader(path.parent, template, overrides or {}).functions()
+    return _Reader(path.parent, template, overrides or {})
 
 
 class _Reader:
@@ -112,6 +142,30 @@ class _Reader:
             if resource.get("Type") == _FUNCTION and self._is_created(name, resource)
         }
 
+    def queues(self) -> dict[str, QueueProperties]:
+        return {
+            name: self._queue(name, resource.get("Properties") or {})
+            for name, resource in self._resources.items()
+            if resource.get("Type") == _QUEUE and self._is_created(name, resource)
+        }
+
+    def _queue(self, name: str, own: Mapping[str, Any]) -> QueueProperties:
+        where = f"{name}: RedrivePolicy"
+        policy = self._intrinsics.resolve(own.get("RedrivePolicy"), where)
+        if policy is None:
+            return QueueProperties(name, None, 0)
+        try:
+            target, receives = str(policy["deadLetterTargetArn"]), int(policy["maxReceiveCount"])
+        except (KeyError, TypeError, ValueError):
+            raise TemplateError(f"{where} must have a deadLetterTargetArn and a maxReceiveCount") from None
+        return QueueProperties(name, self._queue_of(target, where), receives)
+
+    def _queue_of(self, arn: str, where: str) -> str:
+        name = arn.rpartition(":")[2]
+        if (self._resources.get(name) or {}).get("Type") != _QUEUE:
+            raise TemplateError(f"{where}: {arn!r} is not the ARN of a queue of this template")
+        return name
+
     def _is_created(self, name: str, resource: Mapping[str, Any]) -> bool:
         return "Condition" not in resource or self._intrinsics.condition(resource["Condition"], f"{name}: Condition")
 
@@ -126,6 +180,7 @@ class _Reader:
         events = dict(self._events(name, own))
         routes = [self._route(name, event, event_of) for event, event_of in events.items()]
         schedules = [self._schedule(name, event, event_of) for event, event_of in events.items()]
+        sources = [self._source(name, event, event_of) for event, event_of in events.items()]
         return Function(
             name=name,
             module=module,
@@ -137,6 +192,7 @@ class _Reader:
             environment=self._environment(name, own),
             routes=tuple(filter(None, routes)),
             schedules=tuple(filter(None, schedules)),
+            sources=tuple(filter(None, sources)),
         )
 
     def _property(self, name: str, own: Mapping[str, Any], key: str) -> Any:
@@ -223,3 +279,13 @@ class _Reader:
         enabled = self._intrinsics.resolve(properties.get("Enabled", True), f"{where}.Enabled")
         is_enabled = state == "ENABLED" and str(enabled).lower() == "true"
         return Schedule(event_name, expression, None if payload is None else str(payload), is_enabled)
+
+    def _source(self, name: str, event_name: str, event: Mapping[str, Any]) -> Source | None:
+        if event["Type"] != "SQS":
+            return None
+        where = f"{name}: Events.{event_name}"
+        properties = event.get("Properties") or {}
+        queue = self._queue_of(str(self._intrinsics.resolve(properties.get("Queue"), f"{where}.Queue")), where)
+        types = self._intrinsics.resolve(properties.get("FunctionResponseTypes"), f"{where}.FunctionResponseTypes")
+        size = self._number(f"{name}: Events.{event_name}", properties, "BatchSize", _DEFAULT_BATCH)
+        return Source(queue, size, "ReportBatchItemFailures" in (types or []))
