@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 README = (ROOT / "README.md").read_text()
 CONTRACT = (ROOT / "docs/contracts/loop-api.v1.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
+SHIPPED = sorted(path.stem for path in LOOPS.glob("*.toml"))
 
 
 class _Loader(yaml.SafeLoader):
@@ -107,11 +108,12 @@ def test_loop_of_the_guide_is_a_loop(tmp_path: Path) -> None:
             assert f"`{key.alias or name}`" in guide
 
 
-def test_page_of_the_loop_has_each_step_fact_and_blocker_in_order() -> None:
-    page = (ROOT / "docs/loops/issue-delivery.md").read_text()
+@pytest.mark.parametrize("loop", SHIPPED)
+def test_page_of_the_loop_has_each_step_fact_and_blocker_in_order(loop: str) -> None:
+    page = (ROOT / f"docs/loops/{loop}.md").read_text()
     rows = [
         (step.type, gate.fact, gate.blocker)
-        for step in load_loop(LOOPS / "issue-delivery.toml").steps
+        for step in load_loop(LOOPS / f"{loop}.toml").steps
         for gate in step.require
     ]
     table = re.findall(r"^\| *(\w*)[^|]*\| `([\w.]+)`[^|]*\| (\w+) \|$", page, re.MULTILINE)
@@ -121,6 +123,35 @@ def test_page_of_the_loop_has_each_step_fact_and_blocker_in_order() -> None:
         step = name or step
         told.append((step, fact, blocker))
     assert told == rows
+
+
+@pytest.mark.parametrize("loop", SHIPPED)
+def test_page_of_the_loop_draws_each_way_out_of_each_state(loop: str) -> None:
+    page = (ROOT / f"docs/loops/{loop}.md").read_text()
+    drawn = set(re.findall(r"^    (\w+) --> (\w+): (\w+(?: \w+)?)$", page, re.MULTILINE))
+    ways = {
+        (state, to, step.type + (f" {outcome}" if outcome else ""))
+        for step in load_loop(LOOPS / f"{loop}.toml").steps
+        for state in step.from_
+        for outcome, to in [("", step.to), *(step.outcomes or {}).items()]
+    }
+    assert drawn == ways
+
+
+@pytest.mark.parametrize("loop", SHIPPED)
+def test_page_of_the_loop_names_each_function_and_each_step_has_a_row(loop: str) -> None:
+    page = (ROOT / f"docs/loops/{loop}.md").read_text()
+    for step in load_loop(LOOPS / f"{loop}.toml").steps:
+        assert re.search(rf"^\| {step.type}\b", page, re.MULTILINE)
+        function = getattr(step.executor, "function", None)
+        if function is not None:
+            assert f"`{function}`" in page
+            assert (ROOT / "tools/steps" / function / "app.py").is_file()
+
+
+def test_readme_names_each_loop_that_ships() -> None:
+    for loop in SHIPPED:
+        assert f"[{loop}](docs/loops/{loop}.md)" in README
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make ([a-z][a-z0-9-]+)", README))))

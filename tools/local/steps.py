@@ -1,4 +1,7 @@
-"""Step functions by convention: each folder ``<name>/app.py`` with a ``handler`` is a Lambda function of that name."""
+"""Step functions by convention: each folder ``<name>/app.py`` with a ``handler`` is a Lambda function of that name.
+
+Modules beside these folders are there for all of them, as from a layer.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def step_functions(folder: Path, loops: Path) -> dict[str, Function]:
             module="app",
             attribute="handler",
             code=path.parent,
-            layers=(),
+            layers=(folder,),
             timeout=longest.get(path.parent.name, TIMEOUT_SECONDS),
             memory=_MEMORY,
             environment={},

@@ -1,0 +1,33 @@
+"""Stands for what the step functions act on: a pager, a code host, servers. Files in the folder WORLD_DIR."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def do_once(act: str, key: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Do it where it was not done before, under this key; what was done. Two at once: one of them does it."""
+    path = _path(act, key)
+    try:
+        with path.open("x") as file:
+            json.dump(content, file)
+    except FileExistsError:
+        return dict(json.loads(path.read_text()))
+    return content
+
+
+def replace(act: str, key: str, content: dict[str, Any]) -> None:
+    """Put it in the place of what there was."""
+    path = _path(act, key)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(content))
+    new.replace(path)
+
+
+def _path(act: str, key: str) -> Path:
+    folder = Path(os.environ["WORLD_DIR"]) / act
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{key}.json"
