@@ -8,7 +8,10 @@ import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.conftest import create_database, drop_database
+from tools.local import scheduler
 from tools.local.stack import Stack
 
 if TYPE_CHECKING:
@@ -138,7 +141,7 @@ LOOPS = {
 def own_stack(
     server_url: str, template: str, folder: Path, environment: dict[str, str] | None = None, **options: Any
 ) -> Iterator[Stack]:
-    """A stack on a database of its own with these loops and functions, in the folder."""
+    """A stack on a database of its own with these loops and functions, in the folder. Tests sweep, no schedule does."""
     for name, toml in LOOPS.items():
         (folder / "loops").mkdir(exist_ok=True)
         (folder / "loops" / f"{name}.toml").write_text(toml)
@@ -148,8 +151,10 @@ def own_stack(
     url = create_database(server_url, template)
     variables = {"LOOPS_DIR": str(folder / "loops"), "STEPS_DIR": str(folder / "steps"), "PATH": os.environ["PATH"]}
     given: dict[str, Any] = {"throttled": {"busy"}, "timeouts": {"slow": 1}} | options
-    with Stack(port=0, database_url=url, environment=variables | (environment or {}), **given) as stack:
-        yield stack
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduler, "LONGEST_SECONDS", 3600.0)
+        with Stack(port=0, database_url=url, environment=variables | (environment or {}), **given) as stack:
+            yield stack
     drop_database(server_url, url)
 
 
