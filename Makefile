@@ -63,6 +63,10 @@ sql: $(VENV)/.local ## a psql prompt on the rows of the running `make dev`
 verify: $(VENV)/.local ## is a running system what this checkout says? (URL, DATABASE_URL; else that of `make dev`)
 	@$(BIN)/python -m tools.verify
 
+.PHONY: loop-check
+loop-check: $(VENV)/.local ## validate and draw the loops of LOOPS_DIR; FACTS=file.json: an issue's way (LOOP, STATE)
+	@$(BIN)/python -m tools.loop_check
+
 # ------------------------------------------------------------------------------------------------ tests, checks
 .PHONY: test
 test: $(VENV)/.dev ## every test that needs neither Docker nor AWS (ARGS="-k walk": some; TEST_DATABASE_URL)

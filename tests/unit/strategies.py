@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from loop_runner.conditions import Condition
 from loop_runner.loops import Loop
-from loop_runner.models import Issue
+from loop_runner.models import Approval, Issue
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
@@ -95,10 +95,25 @@ def gate_tables(draw: DrawFn) -> dict[str, Any]:
     return gate if message is None else {**gate, "message": message}
 
 
+EXECUTORS = st.sampled_from([
+    {"kind": "transition"},
+    {"kind": "transition"},
+    {"kind": "lambda", "function": "work"},
+    {"kind": "callback", "function": "ask", "heartbeat_seconds": 60},
+    {"kind": "approval"},
+    {"kind": "approval", "four_eyes": True},
+])  # fmt: skip
+_OUTCOMES = {"lambda": ["again", "gave_up"], "callback": ["again", "gave_up"], "approval": ["rejected"]}
+
+
 @st.composite
 def loops(draw: DrawFn) -> Loop:
-    """A valid loop of one to five steps: from each state one step leads on, the last one to the final state."""
+    """A valid loop of one to five steps: from each state one step leads on, the last one to the final state.
+
+    Outcomes lead anywhere, backward included.
+    """
     numbers = draw(st.lists(st.integers(1, 10_000), min_size=1, max_size=5, unique=True))
+    states = st.sampled_from([*(f"STATE_{number}" for number in range(len(numbers) + 1)), "ABANDONED"])
     steps = []
     for position, number in enumerate(numbers):
         step: dict[str, Any] = {
@@ -106,9 +121,12 @@ def loops(draw: DrawFn) -> Loop:
             "type": f"STEP_{position}",
             "from": [f"STATE_{position}"],
             "to": f"STATE_{position + 1}",
-            "executor": {"kind": "transition"},
+            "executor": draw(EXECUTORS),
             "require": draw(st.lists(gate_tables(), max_size=3)),
         }
+        names = _OUTCOMES.get(step["executor"]["kind"], [])
+        if names and draw(st.booleans()) is True:
+            step["outcomes"] = {name: draw(states) for name in names}
         if draw(st.booleans()):
             step["skip_if"] = draw(st.lists(condition_tables(), min_size=1, max_size=2))
         steps.append(step)
@@ -116,11 +134,20 @@ def loops(draw: DrawFn) -> Loop:
         "name": "generated",
         "initial_state": "STATE_0",
         "completed_states": [f"STATE_{len(numbers)}"],
+        "failed_states": ["ABANDONED"],
         "steps": draw(st.permutations(steps)),
     })  # fmt: skip
 
 
-def issue(state: str = "CREATED", facts: dict[str, Any] | None = None, hold: dict[str, Any] | None = None) -> Issue:
+def issue(
+    state: str = "CREATED",
+    facts: dict[str, Any] | None = None,
+    hold: dict[str, Any] | None = None,
+    approval: str | None = None,
+    approved_version: int = 1,
+) -> Issue:
+    """An issue of version 1; ``approval`` is what was decided on the version ``approved_version``."""
+    decided = approval and Approval(decision=approval, actor="bob", comment="why", at=NOW, version=approved_version)
     return Issue(
         id="AFU9-123",
         loop_name="generated",
@@ -128,6 +155,7 @@ def issue(state: str = "CREATED", facts: dict[str, Any] | None = None, hold: dic
         facts=facts or {},
         version=1,
         hold=hold,
+        approval=decided or None,
         created_at=NOW,
         updated_at=NOW,
     )
@@ -135,4 +163,5 @@ def issue(state: str = "CREATED", facts: dict[str, Any] | None = None, hold: dic
 
 STATES = st.integers(0, 6).map(lambda number: f"STATE_{number}") | st.text(max_size=8)
 HOLDS = st.none() | FACTS
-ISSUES = st.builds(issue, STATES, FACTS, HOLDS)
+DECISIONS = st.none() | st.sampled_from(["approved", "rejected"])
+ISSUES = st.builds(issue, STATES, FACTS, HOLDS, DECISIONS, st.integers(0, 2))

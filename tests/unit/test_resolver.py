@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loop_runner.errors import NoApprovalPendingError
 from loop_runner.loops import Loop, load_loop
 from loop_runner.models import Issue, LoopStatus
-from loop_runner.resolver import Blocked, Ended, Ready, next_step, next_step_after, resolve_next_step
+from loop_runner.resolver import Blocked, Ended, Ready, next_step, next_step_after, resolve_next_step, step_to_approve
 from tests.conftest import LOOPS
-from tests.unit.strategies import FACTS, HOLDS, INSTANTS, ISSUES, NOW, STATES, issue, loops, merge_patch
+from tests.unit.strategies import DECISIONS, FACTS, HOLDS, INSTANTS, ISSUES, NOW, STATES, issue, loops, merge_patch
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from loop_runner.loops import Step
 
 ISSUE_DELIVERY = load_loop(LOOPS / "issue-delivery.toml")
 CALL = re.compile(r"To go on: .*(?:PATCH|POST) /api/loop/issues/AFU9-123(?:/[a-z-]+)? (\{.*\})", re.DOTALL)
@@ -27,7 +30,8 @@ CALL = re.compile(r"To go on: .*(?:PATCH|POST) /api/loop/issues/AFU9-123(?:/[a-z
 def loops_and_issues(draw: st.DrawFn) -> tuple[Loop, Issue]:
     """A loop and an issue of it, not on hold, in a state that it knows."""
     loop = draw(loops())
-    return loop, issue(draw(st.sampled_from(sorted(loop.states))), draw(FACTS))
+    state = draw(st.sampled_from(sorted(loop.states)))
+    return loop, issue(state, draw(FACTS), None, draw(DECISIONS), draw(st.integers(0, 2)))
 
 
 @given(st.none() | loops(), ISSUES, INSTANTS)
@@ -66,15 +70,27 @@ def test_the_step_that_is_named_is_the_first_one_not_skipped(found: tuple[Loop, 
         case Ready():
             assert (resolution.step, list(resolution.skipped)) == (step, skipped)
             assert all(gate.holds(at.facts, now) for gate in resolution.step.require)
+            assert undecided(resolution.step, at) is None
         case Blocked():
             assert step
             assert resolution.step == step
-            unmet = [gate for gate in step.require if not gate.holds(at.facts, now)]
-            assert [(b.code, b.fact) for b in resolution.blockers] == [(gate.blocker, gate.fact) for gate in unmet]
+            unmet = [(gate.blocker, gate.fact) for gate in step.require if not gate.holds(at.facts, now)]
+            expected: list[tuple[str | None, str | None]] = [*unmet] or [(undecided(step, at), None)]
+            assert [(b.code, b.fact) for b in resolution.blockers] == expected
         case Ended():
             assert (resolution.state, list(resolution.skipped)) == (state, skipped)
-            assert state in loop.final_states
-            assert resolution.loop_status is LoopStatus.COMPLETED
+            status = LoopStatus.COMPLETED if state in loop.completed_states else LoopStatus.FAILED
+            assert (state in loop.final_states, resolution.loop_status) == (True, status)
+
+
+def undecided(step: Step, at: Issue) -> str | None:
+    """Why an approval keeps its issue, by the design's words: a decision counts for the version that was seen."""
+    if step.executor.kind != "approval":
+        return None
+    if at.approval is None or at.approval.version != at.version:
+        return "APPROVAL_REQUIRED"
+    leads_on = at.approval.decision == "approved" or "rejected" in (step.outcomes or {})
+    return None if leads_on else "APPROVAL_REJECTED"
 
 
 @given(loops_and_issues(), INSTANTS)
@@ -118,6 +134,96 @@ def test_a_hold_of_any_content_holds(hold: dict[str, Any], now: datetime) -> Non
     resolution = resolve_next_step(ISSUE_DELIVERY, issue("CREATED", {}, hold), now)
     assert isinstance(resolution, Blocked)
     assert resolution.blockers[0].code == "ON_HOLD"
+
+
+@pytest.mark.parametrize(
+    ("decision", "version", "outcomes", "code"),
+    [
+        (None, 1, {}, "APPROVAL_REQUIRED"),
+        ("approved", 1, {}, None),
+        ("approved", 0, {}, "APPROVAL_REQUIRED"),
+        ("approved", 2, {}, "APPROVAL_REQUIRED"),
+        ("rejected", 1, {}, "APPROVAL_REJECTED"),
+        ("rejected", 0, {}, "APPROVAL_REQUIRED"),
+        ("rejected", 1, {"rejected": "A"}, None),
+        ("rejected", 0, {"rejected": "A"}, "APPROVAL_REQUIRED"),
+    ],
+)
+def test_a_decision_counts_for_the_version_that_it_was_made_on(
+    decision: str | None, version: int, outcomes: dict[str, str], code: str | None
+) -> None:
+    loop = approving({"outcomes": outcomes} if outcomes else {})
+    resolution = resolve_next_step(loop, issue("A", {}, None, decision, version), NOW)
+    if code is None:
+        assert isinstance(resolution, Ready)
+        return
+    assert isinstance(resolution, Blocked)
+    assert [blocker.code for blocker in resolution.blockers] == [code]
+    assert resolution.step is loop.steps[0]
+    message = resolution.blockers[0].message
+    assert message.endswith('To go on: POST /api/loop/issues/AFU9-123/approvals {"decision":"approved"}')
+    assert '(If-Match: "1")' in message
+    assert ("bob rejected ASK: why." in message) == (code == "APPROVAL_REJECTED")
+
+
+def test_the_gates_of_an_approval_come_before_its_decision() -> None:
+    loop = approving({"require": [{"fact": "plan", "blocker": "NO_PLAN"}]})
+    for decision in (None, "approved", "rejected"):
+        resolution = resolve_next_step(loop, issue("A", {}, None, decision), NOW)
+        assert isinstance(resolution, Blocked)
+        assert [blocker.code for blocker in resolution.blockers] == ["NO_PLAN"]
+
+
+def test_an_approval_with_four_eyes_says_who_must_not_give_it() -> None:
+    for four_eyes in (True, False):
+        loop = approving({"executor": {"kind": "approval", "four_eyes": four_eyes}})
+        resolution = resolve_next_step(loop, issue("A"), NOW)
+        assert isinstance(resolution, Blocked)
+        assert ("by somebody who has not asked for it" in resolution.blockers[0].message) == four_eyes
+
+
+def test_what_can_be_decided_is_the_approval_that_is_next_decided_or_not() -> None:
+    loop = approving({"skip_if": [{"fact": "trivial"}], "require": [{"fact": "plan", "blocker": "NO_PLAN"}]})
+    for decision in (None, "approved", "rejected"):
+        assert step_to_approve(loop, issue("A", {"plan": 1}, None, decision), NOW) is loop.steps[0]
+    for state, facts, reason in [
+        ("A", {}, "is blocked: the fact plan is missing"),
+        ("A", {"trivial": 1}, "the next step of issue AFU9-123 is CLOSE, which needs no approval"),
+        ("B", {"plan": 1}, "the next step of issue AFU9-123 is CLOSE, which needs no approval"),
+        ("C", {"plan": 1}, "issue AFU9-123 is C: there is nothing to decide"),
+        ("Z", {"plan": 1}, "is blocked: the loop generated does not know the state Z"),
+    ]:
+        with pytest.raises(NoApprovalPendingError, match=reason):
+            step_to_approve(loop, issue(state, facts), NOW)
+    with pytest.raises(NoApprovalPendingError, match="is blocked: ann holds the issue"):
+        step_to_approve(loop, issue("A", {"plan": 1}, {"by": "ann"}), NOW)
+    with pytest.raises(NoApprovalPendingError, match="is not deployed"):
+        step_to_approve(None, issue("A"), NOW)
+
+
+def approving(keys: dict[str, Any]) -> Loop:
+    """A loop with the approval ASK, with these keys, and then CLOSE."""
+    ask = {"number": 1, "type": "ASK", "from": ["A"], "to": "B", "executor": {"kind": "approval"}, **keys}
+    close = {"number": 2, "type": "CLOSE", "from": ["B"], "to": "C", "executor": {"kind": "transition"}}
+    return Loop.model_validate(
+        {"name": "generated", "initial_state": "A", "completed_states": ["C"], "steps": [ask, close]}
+    )
+
+
+@given(st.none() | loops(), ISSUES, INSTANTS)
+def test_there_is_a_step_to_approve_exactly_where_a_decision_is_missing_or_made(
+    loop: Loop | None, found: Issue, now: datetime
+) -> None:
+    undecided_yet = found.model_copy(update={"approval": None})
+    resolution = resolve_next_step(loop, undecided_yet, now)
+    waits = isinstance(resolution, Blocked) and resolution.blockers[0].code == "APPROVAL_REQUIRED"
+    try:
+        step = step_to_approve(loop, found, now)
+    except NoApprovalPendingError:
+        assert not waits
+    else:
+        assert waits
+        assert step.executor.kind == "approval"
 
 
 def test_skips_may_lead_to_the_end() -> None:
