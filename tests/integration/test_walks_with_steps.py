@@ -233,12 +233,12 @@ def test_change_of_low_risk_is_implemented_by_an_agent_and_merged_without_review
     issue.patch(checks={"sha": "another", "finishedAt": now()})
     assert issue.run()["blocker"]["code"] == "CHECKS_STALE"
     issue.patch(checks={"sha": pr["headSha"]})
-    answer = issue.run()
-    assert answer["loopStatus"] == "completed"
-    steps = issue.run_of(answer["runId"])["steps"]
+    merge = issue.wait_for_end(issue.queue())
+    assert merge["loopStatus"] == "completed"
+    steps = merge["steps"]
     assert [(step["stepType"], step["status"]) for step in steps] == [("REVIEW", "skipped"), ("MERGE", "completed")]
     assert issue.get()["state"] == "MERGED"
-    assert json.loads((stack.world / "merges" / f"{pr['headSha']}.json").read_text())["by"] == answer["runId"]
+    assert json.loads((stack.world / "merges" / f"{pr['headSha']}.json").read_text())["by"] == merge["runId"]
     assert_timeline_is_whole(issue)
 
 
@@ -257,7 +257,7 @@ def test_change_that_is_rejected_is_made_again_and_merged_when_somebody_else_app
         assert issue.get()["state"] == state
     assert heads[0] != heads[1]
     issue.patch(checks={"sha": heads[1], "finishedAt": now()})
-    assert issue.run()["loopStatus"] == "completed"
+    assert issue.wait_for_end(issue.queue())["loopStatus"] == "completed"
     assert [(stack.world / "merges" / f"{head}.json").exists() for head in heads] == [False, True]
     assert_timeline_is_whole(issue)
 
