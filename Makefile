@@ -81,6 +81,10 @@ e2e: $(LAMBDA)/.installed $(VENV)/.dev $(SAM)/.installed ## the functions as SAM
 	$(SAM)/sam validate --lint
 	$(BIN)/pytest tests/e2e $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.local ## callers for DURATION seconds (60) while processes are killed and the database restarts
+	@$(BIN)/python -m tools.soak
+
 .PHONY: check
 check: $(VENV)/.dev $(SAM)/.installed ## formatting, lint, types, direction of imports, template, migrations
 	$(BIN)/ruff format --check .

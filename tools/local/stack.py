@@ -95,6 +95,8 @@ class Stack:
         self.database_url = ""
         """libpq URI of the schema's owner; on the embedded server the functions use loop_app's."""
         self._app_url = ""
+        self.server: Server | None = None
+        """The embedded server, where no database was given."""
         self.functions: Mapping[str, Function] = {}
         """The template's functions by logical id."""
         self.world = Path()
@@ -104,7 +106,9 @@ class Stack:
         with contextlib.ExitStack() as started:
             listener = started.enter_context(_listen(self._port))
             self.url = f"http://{_HOST}:{listener.getsockname()[1]}"
-            self.database_url = self._given_database_url or started.enter_context(self._server()).url
+            if not self._given_database_url:
+                self.server = started.enter_context(self._server())
+            self.database_url = self._given_database_url or (self.server.url if self.server else "")
             self._app_url = self.database_url if self._given_database_url else app_url(self.database_url)
             self._serve(listener, started)
             self._progress("applying migrations")

@@ -1,0 +1,178 @@
+"""``make soak``: callers on issues for DURATION seconds, while processes are killed and the database restarts.
+
+The last line is ``soak: N requests, N runs, N crashes, N restarts, N violations``; exit status 1 with any violation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, LiteralString
+
+import psycopg
+
+from tools.local.stack import Stack, StackError
+from tools.soak.caller import Caller, Record
+from tools.soak.judge import violations
+
+if TYPE_CHECKING:
+    from tools.local.postgres import Server
+
+CALLERS: Final = 6
+TIMEOUTS: Final = {
+    "RunNextStepFunction": 6,
+    "LoopApiFunction": 6,
+    "RunWorkerFunction": 10,
+    "RunSweeperFunction": 10,
+}
+"""Seconds: shorter than deployed, so that leases end and lost runs are seen to be taken over."""
+
+_KILLED: Final = ("RunNextStepFunction", "RunNextStepFunction", "LoopApiFunction", "RunWorkerFunction")
+
+
+@dataclass
+class Plan:
+    """How long, and how often what goes wrong, in seconds."""
+
+    duration: float
+    between_crashes: float = 2.0
+    between_restarts: float = 25.0
+    between_sweeps: float = 1.0
+    progress: float = 10.0
+
+
+@dataclass
+class Result:
+    """What happened, and everything that should not have."""
+
+    requests: int
+    runs: int
+    crashes: int
+    restarts: int
+    violations: list[str]
+
+    def __str__(self) -> str:
+        return (
+            f"soak: {self.requests} requests, {self.runs} runs, {self.crashes} crashes, {self.restarts} restarts, "
+            f"{len(self.violations)} violations"
+        )
+
+
+def soak(plan: Plan, folder: Path) -> Result:
+    """Run the plan on a stack of its own, with its data below ``folder``; Ctrl-C ends it early, judged all the same."""
+    kept = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "LOOPS_DIR", "STEPS_DIR"}}
+    stack = Stack(
+        port=0, data_folder=folder / "postgres", log_file=folder / "functions.log", timeouts=TIMEOUTS, environment=kept
+    )
+    with stack:
+        assert stack.server is not None  # noqa: S101  no DATABASE_URL was given
+        return _Soak(plan, stack, stack.server).run()
+
+
+class _Soak:
+    """One soak."""
+
+    def __init__(self, plan: Plan, stack: Stack, server: Server) -> None:
+        self._plan, self._stack, self._server = plan, stack, server
+        self._chance = random.Random(0)  # noqa: S311
+        self._record = Record()
+        self._crashes = self._restarts = 0
+
+    def run(self) -> Result:
+        stop = threading.Event()
+        callers = [Caller(number, self._stack.url, self._record, stop) for number in range(CALLERS)]
+        for caller in callers:
+            caller.start()
+        with contextlib.suppress(KeyboardInterrupt):
+            self._make_trouble()
+        stop.set()
+        for caller in callers:
+            caller.join(90)
+            if caller.is_alive():
+                self._record.add(wrong=f"{caller.name} hangs")
+        self._settle()
+        found = self._record.wrong + violations(self._stack.database_url, self._record.told)
+        return Result(self._record.requests, self._count("true"), self._crashes, self._restarts, found)
+
+    def _make_trouble(self) -> None:
+        plan, begun = self._plan, time.monotonic()
+        crash_at, restart_at = begun + plan.between_crashes, begun + plan.between_restarts
+        sweep_at, progress_at = begun + plan.between_sweeps, begun + plan.progress
+        while (now := time.monotonic()) < begun + plan.duration:
+            if now >= crash_at and self._crash():
+                crash_at = now + plan.between_crashes * self._chance.uniform(0.5, 1.5)
+            if now >= restart_at:
+                self._restart()
+                restart_at = time.monotonic() + plan.between_restarts
+            if now >= sweep_at:
+                self._sweep()
+                sweep_at = time.monotonic() + plan.between_sweeps
+            if now >= progress_at:
+                print(
+                    f"==> {now - begun:.0f} s: {self._record.requests} requests, {self._crashes} crashes, "
+                    f"{self._restarts} restarts, {len(self._record.wrong)} wrong answers",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                progress_at += plan.progress
+            time.sleep(0.02)
+
+    def _crash(self) -> bool:
+        """Kill a process within a call; whether there was one."""
+        pids = self._stack.busy_pids(self._chance.choice(_KILLED))
+        if not pids:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._chance.choice(pids), signal.SIGKILL)
+            self._crashes += 1
+        return True
+
+    def _restart(self) -> None:
+        if self._restarts % 2:
+            self._server.kill()
+        self._server.restart()
+        self._restarts += 1
+
+    def _sweep(self) -> None:
+        with contextlib.suppress(StackError):  # killed, or the database is away: the next one comes
+            self._stack.invoke("RunSweeperFunction", {})
+
+    def _settle(self) -> None:
+        """Sweep until no run is being executed; those that wait for somebody may go on waiting."""
+        patience = time.monotonic() + 3 * max(TIMEOUTS.values())
+        while time.monotonic() < patience and self._count("status = 'running' AND loop_status IS NULL"):
+            self._sweep()
+            time.sleep(0.5)
+
+    def _count(self, condition: LiteralString) -> int:
+        with psycopg.connect(self._stack.database_url) as connection:
+            row = connection.execute(
+                f"SELECT count(*) FROM loop_runs WHERE mode = 'execute' AND {condition}"
+            ).fetchone()
+            return int(row[0]) if row else 0
+
+
+def main() -> int:
+    """Soak for DURATION seconds (60); exit status 1 with any violation."""
+    text = os.environ.get("DURATION") or "60"
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        print(f"DURATION={text} is not a number of seconds", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="loop-runner-soak-") as folder:
+        result = soak(Plan(float(text)), Path(folder))
+    for violation in result.violations[:100]:
+        print(violation[:400])
+    print(result)
+    return 1 if result.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
