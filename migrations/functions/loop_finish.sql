@@ -25,15 +25,18 @@ DECLARE
 BEGIN
     SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId' FOR NO KEY UPDATE;
     v_now := clock_timestamp();
-    v_state := coalesce(request ->> 'stateAfter', v_issue.state);
-    v_new_state := v_state IS DISTINCT FROM v_issue.state;
-    IF request ? 'facts' THEN
-        v_facts := loop_merge_patch(v_issue.facts, request -> 'facts');
-        v_new_facts := v_facts IS DISTINCT FROM v_issue.facts;
-        IF v_new_facts AND octet_length(v_facts::text) > (request ->> 'maxBytes')::integer THEN
-            RETURN jsonb_build_object('outcome', 'factsTooLarge', 'bytes', octet_length(v_facts::text));
+    v_state := v_issue.state;
+    IF request ->> 'status' <> 'failed' THEN -- a failed run leaves the issue as it is
+        v_state := coalesce(request ->> 'stateAfter', v_issue.state);
+        IF request ? 'facts' THEN
+            v_facts := loop_merge_patch(v_issue.facts, request -> 'facts');
+            v_new_facts := v_facts IS DISTINCT FROM v_issue.facts;
+            IF v_new_facts AND octet_length(v_facts::text) > (request ->> 'maxBytes')::integer THEN
+                RETURN jsonb_build_object('outcome', 'factsTooLarge', 'bytes', octet_length(v_facts::text));
+            END IF;
         END IF;
     END IF;
+    v_new_state := v_state IS DISTINCT FROM v_issue.state;
     v_is_changed := v_new_state OR v_new_facts;
     IF v_is_changed THEN
         v_issue.version := v_issue.version + 1;

@@ -284,6 +284,14 @@ class TestFinish:
         assert (issue != before, issue.version, run.issue_version) == (grows, 1 + grows, 1 + grows)
 
 
+    def test_failed_run_leaves_the_issue_as_it_was_whatever_it_says_of_it(self, registered: World) -> None:
+        before = registered.issues.get(ISSUE).issue
+        claim = registered.claim()
+        run = registered.ledger.finish(claim, replace(FAILED, state_after="PICKED", facts={"a": 1})).run
+        assert registered.issues.get(ISSUE).issue == before
+        assert (run.state_after, run.issue_version) == (before.state, before.version)
+
+
 @pytest.mark.parametrize("owner", [None, "live", "lost"])
 def test_dry_run_writes_its_row_and_nothing_else(registered: World, owner: str | None) -> None:
     if owner:
