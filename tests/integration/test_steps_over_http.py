@@ -146,6 +146,16 @@ def test_call_on_a_held_issue_is_blocked_and_says_how_to_resume(issue: Issue) ->
     assert issue.run()["loopStatus"] == "completed"
 
 
+def test_call_on_a_held_issue_does_not_take_the_place_of_its_waiting_retry(issue: Issue) -> None:
+    issue.register("retried", do="fail", name="Late")
+    issue.run()
+    planned = issue.get()["nextAttemptAt"]
+    ok(issue.call("POST", f"{issue.path}/hold", {"reason": "freeze"}))
+    assert issue.run()["blocker"]["code"] == "ON_HOLD"
+    ok(issue.call("POST", f"{issue.path}/resume", {"reason": "thawed"}))
+    assert issue.get()["nextAttemptAt"] == planned
+
+
 def test_state_is_set_by_hand_and_the_issue_goes_on_from_there(stack: Stack, issue: Issue) -> None:
     issue.register("auto", ready=True)
     refused = issue.call("POST", f"{issue.path}/state", {"state": "NOWHERE", "reason": "x"})
