@@ -18,7 +18,13 @@ FUNCTIONS = load_functions(ROOT / "template.yaml", {"DatabaseUrl": "postgresql:/
 RUN_ID = "01a20b7d-054d-7c54-a982-de8e7344bfb2"
 """Stands for the run of an answer, as the README says."""
 
-STATUS = {"loop-api-anything-else.json": 404}
+STATUS = {
+    "loop-api-anything-else.json": 404,
+    "loop-api-cancel-run.json": 409,  # it has ended
+    "loop-api-decide.json": 412,  # on a version that was
+    "loop-api-heartbeat.json": 403,  # nothing waits for this token
+    "loop-api-tell-result.json": 403,
+}
 """Of the events that are not answered with 200."""
 
 
