@@ -68,6 +68,36 @@ def test_replay_of_a_queued_run_is_the_same_202(issue: Issue) -> None:
     assert again.headers["location"] == f"/api/loop/runs/{run_id}"
 
 
+# ---------------------------------------------------------------------------------------------- callback
+
+
+def test_outcome_may_be_told_before_the_function_has_returned(stack: Stack, issue: Issue) -> None:
+    issue.register("handed", do="tell at once")
+    answer = issue.run()
+    assert (answer["loopStatus"], answer["stepExecuted"]["status"]) == ("completed", "completed")
+    assert (issue.get()["state"], issue.get()["facts"]["told"]) == ("DONE", True)
+    (call,) = calls_of(stack, issue.id)
+    late = issue.call("POST", f"/api/loop/runs/{answer['runId']}/heartbeat", {"taskToken": call["taskToken"]})
+    assert error_of(late) == (409, "RUN_FINISHED")
+
+
+def test_step_that_waits_is_told_with_its_token_only_and_once(stack: Stack, issue: Issue) -> None:
+    issue.register("handed", do="answer", answer={})
+    answer = issue.run()
+    assert (answer["loopStatus"], answer["stepExecuted"]["status"]) == ("paused", "running")
+    (call,) = calls_of(stack, issue.id)
+    path, token = f"/api/loop/runs/{answer['runId']}", {"taskToken": call["taskToken"]}
+    result = {"status": "completed", "facts": {"told": True}}
+    for what in ("result", "heartbeat"):
+        wrong = issue.call("POST", f"{path}/{what}", {"taskToken": "guessed", **(result if what == "result" else {})})
+        assert error_of(wrong) == (403, "FORBIDDEN")
+    assert ok(issue.call("POST", f"{path}/heartbeat", token))["status"] == "running"
+    assert ok(issue.call("POST", f"{path}/result", token | result, actor="worker"))["status"] == "completed"
+    assert error_of(issue.call("POST", f"{path}/result", token | result)) == (409, "RUN_FINISHED")
+    assert issue.get()["state"] == "DONE"
+    assert call["taskToken"] not in str([issue.runs(), issue.events(), issue.run_of(answer["runId"])])
+
+
 # ---------------------------------------------------------------------------------------------- retry
 
 
