@@ -7,17 +7,36 @@ import re
 import subprocess
 import tomllib
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 import yaml
 
 from loop_runner import errors, outcomes
 from loop_runner.conditions import Condition
-from loop_runner.loops import Loop, Step, load_loop
+from loop_runner.executors import EXECUTORS
+from loop_runner.loops import (
+    API_STEP_SECONDS,
+    CALLBACK_SECONDS,
+    LAMBDA_SECONDS,
+    LONGEST_LAMBDA_SECONDS,
+    ApprovalExecutor,
+    CallbackExecutor,
+    LambdaExecutor,
+    Loop,
+    Step,
+    load_loop,
+)
+from loop_runner.resolver import APPROVAL_REQUIRED
+from loop_runner.results import INVALID_STEP_RESULT, StepCall, read_result
+from loop_runner.retry import HEARTBEAT_TIMEOUT, LEASE_EXPIRED, TIMEOUT, RetryPolicy
 from tests.conftest import LOOPS, ROOT
+from tests.unit.strategies import issue
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pydantic import BaseModel
 
 README = (ROOT / "README.md").read_text()
 CONTRACT = (ROOT / "docs/contracts/loop-api.v1.md").read_text()
@@ -79,6 +98,13 @@ def test_readme_and_contract_have_each_route(route: str) -> None:
     assert route in CONTRACT
 
 
+def test_picture_of_the_imports_is_what_the_linter_keeps() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [set(layer.split(" | ")) for each in contracts if each["type"] == "layers" for layer in each["layers"]]
+    picture = re.findall(r"^→ (\w+(?:, \w+)*)", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    assert [set(line.split(", ")) for line in picture] == layers
+
+
 INTERNAL = {"STEP_NOT_FOUND", "STEP_EXISTS", "ILLEGAL_TRANSITION"}
 """Codes of the store, which no route answers with."""
 
@@ -89,24 +115,74 @@ def test_contract_has_each_error_code_with_its_status(code: str, status: int) ->
 
 
 def test_contract_has_the_codes_that_runs_end_with() -> None:
-    for code in (
-        "ON_HOLD",
-        "UNKNOWN_LOOP",
-        "UNKNOWN_STATE",
-        "LEASE_EXPIRED",
-        "INVALID_LOOP",
-        outcomes.UNEXPECTED_ERROR,
-    ):
+    blocked = ("ON_HOLD", "UNKNOWN_LOOP", "UNKNOWN_STATE", "INVALID_LOOP", APPROVAL_REQUIRED, "APPROVAL_REJECTED")
+    lost = (LEASE_EXPIRED, TIMEOUT, HEARTBEAT_TIMEOUT, "NOT_STARTED")
+    for code in (*blocked, *lost, INVALID_STEP_RESULT, "LoopChanged", outcomes.UNEXPECTED_ERROR):
         assert f"\n| {code} |" in CONTRACT
 
 
+GUIDE = (ROOT / "docs/loops/README.md").read_text()
+
+
 def test_loop_of_the_guide_is_a_loop(tmp_path: Path) -> None:
-    guide = (ROOT / "docs/loops/README.md").read_text()
-    (tmp_path / "support.toml").write_text(re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)[0])
+    (tmp_path / "support.toml").write_text(re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)[0])
     assert load_loop(tmp_path / "support.toml").name == "support"
-    for keys in (Loop.model_fields, Step.model_fields, Condition.model_fields):
-        for name, key in keys.items():
-            assert f"`{key.alias or name}`" in guide
+
+
+@pytest.mark.parametrize(
+    "keys", [Loop, Step, Condition, RetryPolicy, LambdaExecutor, CallbackExecutor, ApprovalExecutor]
+)
+def test_guide_has_each_key_of_a_loops_file(keys: type[BaseModel]) -> None:
+    for name, key in keys.model_fields.items():
+        assert f"`{key.alias or name}`" in GUIDE
+
+
+def test_guide_has_each_kind_of_executor_and_how_long_each_may_take() -> None:
+    for kind in EXECUTORS:
+        assert f"\n| `{kind}` |" in GUIDE
+    assert f"`timeout_seconds` {LAMBDA_SECONDS}, at most {LONGEST_LAMBDA_SECONDS}; over {API_STEP_SECONDS}" in GUIDE
+    assert f"`timeout_seconds` {CALLBACK_SECONDS}, at most a year" in GUIDE
+
+
+def test_event_of_the_guide_is_what_a_step_function_gets() -> None:
+    (event,) = (json.loads(text) for text in re.findall(r"```json\n(.*?)```", GUIDE, re.DOTALL) if "issueId" in text)
+    step = Step.model_validate(event["step"] | {"from": ["OPEN"], "to": "WRITTEN", "executor": {"kind": "transition"}})
+    call = StepCall(
+        issue=issue("OPEN").model_copy(update={"id": "TEST-1", "loop_name": "support", "facts": event["facts"]}),
+        step=step,
+        run_id=UUID(event["runId"]),
+        attempt=event["attempt"],
+        actor=event["actor"],
+        request_id=event["requestId"],
+        idempotency_token=UUID(event["idempotencyToken"]),
+        task_token=event["taskToken"],
+    )
+    assert event == call.event()
+
+
+def results_of(page: str) -> list[dict[str, Any]]:
+    blocks = "".join(re.findall(r"```json\n(.*?)```", page, re.DOTALL))
+    return [json.loads(line) for line in blocks.splitlines() if re.match(r"\{.*\"status\":", line)]
+
+
+def test_results_of_guide_and_contract_are_results_of_each_kind() -> None:
+    for page in (GUIDE, CONTRACT):
+        results = results_of(page)
+        for result in results:
+            result.pop("taskToken", None)
+            read_result(result)
+        assert [result["status"] for result in results] == ["completed", "blocked", "failed"]
+
+
+def test_guide_deploys_its_function_under_the_name_that_is_invoked() -> None:
+    function = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)[0])["Resources"]["WriteLetter"]
+    loop = tomllib.loads(re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)[0])
+    prefix, name = template()["Parameters"]["StepFunctionPrefix"]["Default"], loop["steps"][0]["executor"]["function"]
+    properties = function["Properties"]
+    assert properties["FunctionName"] == f"{prefix}{name}"
+    assert (properties["CodeUri"], properties["Handler"]) == (f"my-steps/{name}", "app.handler")
+    assert f"`my-steps/{name}/app.py`" in GUIDE
+    assert properties["Timeout"] == loop["steps"][0]["timeout_seconds"]
 
 
 @pytest.mark.parametrize("loop", SHIPPED)
