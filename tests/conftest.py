@@ -32,6 +32,8 @@ from tools.local.roles import app_url
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.fake_steps import Steps
+
 ROOT = Path(__file__).parent.parent
 MIGRATIONS = ROOT / "migrations"
 LOOPS = ROOT / "loops"
@@ -129,6 +131,22 @@ def database_url(server_url: str, migrated_template: str) -> Iterator[str]:
     url = create_database(server_url, migrated_template)
     yield url
     drop_database(server_url, url)
+
+
+@pytest.fixture(scope="session")
+def reused_database_url(server_url: str, migrated_template: str) -> Iterator[str]:
+    """A migrated database for ``emptied_database_url``."""
+    url = create_database(server_url, migrated_template)
+    yield url
+    drop_database(server_url, url)
+
+
+@pytest.fixture
+def emptied_database_url(reused_database_url: str) -> str:
+    """A migrated database without rows, there at once: modules of many small tests take it for their database_url."""
+    with psycopg.connect(reused_database_url, autocommit=True) as connection:
+        connection.execute("TRUNCATE loop_events, loop_run_steps, loop_runs, loop_issues RESTART IDENTITY")
+    return reused_database_url
 
 
 @pytest.fixture
@@ -296,3 +314,13 @@ def _on(api: Api, services: Services) -> Api:
 @pytest.fixture
 def client(services: Services) -> Client:
     return Client(services)
+
+
+@pytest.fixture
+def steps(settings: Settings, tmp_path: Path, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> Iterator[Steps]:
+    """The functions on loops whose steps are executed elsewhere; what comes of them, the test says."""
+    from tests.fake_steps import Steps
+
+    steps = Steps(settings, tmp_path, sql, monkeypatch)
+    yield steps
+    steps.services.database.close()
