@@ -283,7 +283,6 @@ class TestFinish:
         issue = registered.issues.get(ISSUE).issue
         assert (issue != before, issue.version, run.issue_version) == (grows, 1 + grows, 1 + grows)
 
-
     def test_failed_run_leaves_the_issue_as_it_was_whatever_it_says_of_it(self, registered: World) -> None:
         before = registered.issues.get(ISSUE).issue
         claim = registered.claim()

@@ -202,13 +202,6 @@ def test_page_of_the_loop_has_each_step_fact_and_blocker_in_order(loop: str) -> 
     assert told == rows
 
 
-def test_picture_of_the_imports_is_what_the_linter_keeps() -> None:
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    layers = [set(layer.split(" | ")) for each in contracts if each["type"] == "layers" for layer in each["layers"]]
-    picture = re.findall(r"^→ (\w+(?:, \w+)*)", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
-    assert [set(line.split(", ")) for line in picture] == layers
-
-
 @pytest.mark.parametrize("loop", SHIPPED)
 def test_page_of_the_loop_names_each_function_and_each_step_has_a_row(loop: str) -> None:
     page = (ROOT / f"docs/loops/{loop}.md").read_text()
