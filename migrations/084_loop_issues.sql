@@ -25,7 +25,7 @@ COMMENT ON COLUMN loop_issues.loop_name IS 'Name of the loop: loops/<name>.toml'
 COMMENT ON COLUMN loop_issues.state IS 'State within the loop';
 COMMENT ON COLUMN loop_issues.facts IS 'What gates read; callers and steps add to it (RFC 7396)';
 COMMENT ON COLUMN loop_issues.version IS 'Grows by one exactly when state, facts or hold change; the ETag';
-COMMENT ON COLUMN loop_issues.hold IS 'Set while a person has stopped the issue: {reason, by, since, state}';
+COMMENT ON COLUMN loop_issues.hold IS 'Set while a person has stopped the issue: {reason, by, since}';
 COMMENT ON COLUMN loop_issues.failed_attempts IS 'How often the step that is next has failed, since the issue came to it';
 COMMENT ON COLUMN loop_issues.failed_run_id IS 'The last of these runs';
 COMMENT ON COLUMN loop_issues.next_attempt_at IS 'When a waiting retry is due';

@@ -12,6 +12,13 @@ BEGIN
 END
 $$;
 
+-- Not where a caller's temporary table may stand in front of the ledger's.
+DO $$
+BEGIN
+    EXECUTE format('ALTER FUNCTION loop_refuse_step() SET search_path = pg_catalog, %I, pg_temp', current_schema());
+END
+$$;
+
 CREATE OR REPLACE TRIGGER loop_run_steps_of_live_run
 BEFORE INSERT OR UPDATE OF run_id ON loop_run_steps
 FOR EACH ROW

@@ -6,7 +6,8 @@ ALTER TABLE loop_issues
     ADD COLUMN IF NOT EXISTS approval             jsonb,
     ADD COLUMN IF NOT EXISTS approval_requesters  jsonb NOT NULL DEFAULT '[]',
     ADD COLUMN IF NOT EXISTS idempotency_token    uuid,
-    ADD COLUMN IF NOT EXISTS next_attempt_after   uuid;
+    ADD COLUMN IF NOT EXISTS next_attempt_after   uuid,
+    ADD COLUMN IF NOT EXISTS next_attempt_sent_at timestamptz;
 
 UPDATE loop_issues AS i
 SET registered_by = e.event_data ->> 'actor',
@@ -26,8 +27,8 @@ ALTER TABLE loop_run_steps
     ADD COLUMN IF NOT EXISTS heartbeat_seconds     integer,
     ADD COLUMN IF NOT EXISTS timeout_at            timestamptz;
 
--- squawk-ignore ban-drop-constraint
 ALTER TABLE loop_events
+    -- squawk-ignore ban-drop-constraint
     DROP CONSTRAINT IF EXISTS chk_loop_events_type,
     ADD CONSTRAINT chk_loop_events_type CHECK (event_type IN (
         'loop_issue_registered', 'loop_facts_changed', 'loop_issue_held', 'loop_issue_resumed', 'loop_state_set',
@@ -43,6 +44,7 @@ COMMENT ON COLUMN loop_issues.approval_requesters IS 'Who ran into the approval 
 COMMENT ON COLUMN loop_issues.idempotency_token IS 'Of the step that is next, while the outcome of its last execution is unknown';
 COMMENT ON COLUMN loop_issues.next_attempt_at IS 'When the issue goes on by itself: a retry, or the next step';
 COMMENT ON COLUMN loop_issues.next_attempt_after IS 'The run that planned it';
+COMMENT ON COLUMN loop_issues.next_attempt_sent_at IS 'When the last message for it was sent, or is delivered; null: none was';
 COMMENT ON COLUMN loop_runs.retry_at IS 'When the step is tried again after this failed run';
 COMMENT ON COLUMN loop_runs.queued_at IS 'When a background run was queued; null for others';
 COMMENT ON COLUMN loop_runs.sent_at IS 'When the last message for a pending run was sent';

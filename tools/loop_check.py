@@ -141,9 +141,9 @@ def way(loop: Loop, state: str, facts: Json, now: datetime) -> Iterator[Leg]:
 
 def _leg(loop: Loop, state: str, facts: Json, now: datetime) -> Leg:
     step = loop.step_leaving(state)
-    resolution = resolve_next_step(loop, _issue(loop, state, facts, now), now)
     if step is None:
         return Leg(state, f"the end: {'completed' if state in loop.completed_states else 'failed'}")
+    resolution = resolve_next_step(loop, _issue(loop, step, state, facts, now), now)
     if isinstance(resolution, Ended) or resolution.step is not step:
         return Leg(state, f"{step.type} → {step.to}, skipped", step.to)
     if isinstance(resolution, Blocked):
@@ -166,9 +166,9 @@ def _decision(step: Step) -> str:
     return f", if {who}{others}"
 
 
-def _issue(loop: Loop, state: str, facts: Json, now: datetime) -> Issue:
-    """An issue whose version is approved: who decides is for the way to say, not what."""
-    approval = Approval(decision="approved", actor="", at=now, version=1)
+def _issue(loop: Loop, step: Step, state: str, facts: Json, now: datetime) -> Issue:
+    """An issue for whose step there is an approval: who decides is for the way to say, not what."""
+    approval = Approval(decision="approved", actor="", at=now, version=1, step_number=step.number)
     return Issue(
         id="{issueId}", loop_name=loop.name, state=state, facts=facts, version=1, approval=approval,
         created_at=now, updated_at=now,

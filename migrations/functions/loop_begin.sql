@@ -37,11 +37,18 @@ BEGIN
         WHERE id = v_run_id
         RETURNING * INTO v_run;
 
+        IF v_issue.next_attempt_at IS NOT NULL AND v_issue.hold IS NULL THEN -- this comes before it
+            UPDATE loop_issues SET next_attempt_at = NULL, next_attempt_after = NULL WHERE id = v_issue.id;
+            v_issue.next_attempt_at := NULL;
+        END IF;
+
         INSERT INTO loop_events (issue_id, run_id, event_type, event_data, occurred_at)
         VALUES (v_issue.id, v_run_id, 'loop_run_started',
                 jsonb_strip_nulls(jsonb_build_object('actor', v_run.actor, 'principal', v_run.principal,
                                                      'attempt', v_run.attempt, 'state', v_issue.state)), v_now);
-    ELSIF v_run.status IS DISTINCT FROM 'running' OR v_run.lease_token <> (request ->> 'leaseToken')::uuid THEN
+    ELSIF v_run.status IS DISTINCT FROM 'running'
+        OR v_run.lease_token IS DISTINCT FROM (request ->> 'leaseToken')::uuid
+    THEN
         RETURN jsonb_build_object('outcome', 'notPending');
     END IF;
     RETURN jsonb_build_object('outcome', 'claimed', 'now', v_now, 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run));

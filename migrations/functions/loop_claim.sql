@@ -137,7 +137,7 @@ BEGIN
             jsonb_build_object('outcome', 'conflict', 'now', v_now, 'run', to_jsonb(v_run)));
     END IF;
 
-    IF v_issue.next_attempt_at IS NOT NULL AND v_issue.hold IS NULL THEN -- this is it, or comes before it
+    IF v_issue.next_attempt_at IS NOT NULL AND v_issue.hold IS NULL AND NOT v_is_queued THEN -- this is it, or before it
         UPDATE loop_issues SET next_attempt_at = NULL, next_attempt_after = NULL WHERE id = v_issue.id;
         v_issue.next_attempt_at := NULL;
     END IF;

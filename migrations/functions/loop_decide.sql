@@ -34,7 +34,8 @@ BEGIN
     UPDATE loop_issues
     SET approval = jsonb_strip_nulls(jsonb_build_object(
         'decision', request ->> 'decision', 'actor', request ->> 'actor', 'principal', request ->> 'principal',
-        'comment', request ->> 'comment', 'at', v_now, 'version', v_issue.version))
+        'comment', request ->> 'comment', 'at', v_now, 'version', v_issue.version,
+        'step_number', request -> 'stepNumber'))
     WHERE id = v_issue.id;
 
     INSERT INTO loop_events (issue_id, event_type, event_data, occurred_at)

@@ -25,7 +25,7 @@ BEGIN
     SELECT * INTO v_step FROM loop_run_steps WHERE run_id = lost_run_id AND status = 'running';
     v_code := CASE
         WHEN v_is_queued THEN 'NOT_STARTED'
-        WHEN v_is_parked AND at_time >= v_step.timeout_at THEN 'States.Timeout'
+        WHEN v_is_parked AND v_run.lease_expires_at >= v_step.timeout_at THEN 'States.Timeout'
         WHEN v_is_parked THEN 'States.HeartbeatTimeout'
         ELSE 'LEASE_EXPIRED'
     END;

@@ -6,8 +6,9 @@
 -- request: runId, issueId, leaseToken or tokenHash, status (completed, failed, blocked), loopStatus, message, maxBytes;
 --          optional loopVersion, step, stateAfter, facts (merge patch), blockerCode, errorCode, errorMessage, nextStep,
 --          steps [{stepNumber, stepType, status (skipped, completed, failed, blocked), errorMessage?}],
---          toldBy, toldId (who told the outcome, to be known again), retrySeconds (try again), attemptsAreUsedUp (count anew), advance (go on by itself), isUnknown (the outcome)
--- answer:  recorded (whether this call ended the run), run, steps | outcome factsTooLarge {bytes}
+--          toldBy, toldId (who told the outcome, to be known again), retrySeconds (try again), attemptsAreUsedUp (count anew), advance (go on by itself), isUnknown (the outcome),
+--          ifVersion (of the issue, that was decided on)
+-- answer:  recorded (whether this call ended the run), run, steps | outcome factsTooLarge {bytes} | moved {version}
 CREATE OR REPLACE FUNCTION loop_finish(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -25,6 +26,11 @@ DECLARE
 BEGIN
     SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId' FOR NO KEY UPDATE;
     v_now := clock_timestamp();
+    IF v_issue.version <> (request ->> 'ifVersion')::bigint
+        AND EXISTS (SELECT FROM loop_runs WHERE id = v_run_id AND status = 'running')
+    THEN
+        RETURN jsonb_build_object('outcome', 'moved', 'version', v_issue.version);
+    END IF;
     v_state := v_issue.state;
     IF request ->> 'status' <> 'failed' THEN -- a failed run leaves the issue as it is
         v_state := coalesce(request ->> 'stateAfter', v_issue.state);
@@ -116,9 +122,14 @@ BEGIN
     IF v_run.status = 'failed' AND NOT request ? 'attemptsAreUsedUp' THEN
         v_issue.failed_attempts := v_run.attempt;
         v_issue.failed_run_id := v_run.id;
-    ELSIF v_run.status = 'failed' OR v_is_changed THEN
+    ELSIF v_run.status = 'failed' OR v_is_changed OR (v_run.status = 'completed' AND v_issue.failed_attempts > 0) THEN
+        v_is_changed := true;
         v_issue.failed_attempts := 0;
         v_issue.failed_run_id := NULL;
+    END IF;
+    IF v_run.status = 'completed' AND v_issue.approval IS NOT NULL AND v_steps IS NOT NULL THEN
+        v_is_changed := true;
+        v_issue.approval := NULL; -- a decision is for one step
     END IF;
     IF v_new_state THEN
         v_issue.approval_requesters := '[]';
@@ -141,10 +152,15 @@ BEGIN
             updated_at = CASE WHEN v_new_state OR v_new_facts THEN v_now ELSE updated_at END,
             failed_attempts = v_issue.failed_attempts,
             failed_run_id = v_issue.failed_run_id,
+            approval = v_issue.approval,
             approval_requesters = v_issue.approval_requesters,
             idempotency_token = v_issue.idempotency_token,
             next_attempt_at = coalesce(v_retry_at, CASE WHEN request ? 'advance' THEN v_now END),
-            next_attempt_after = CASE WHEN v_retry_at IS NOT NULL OR request ? 'advance' THEN v_run_id END
+            next_attempt_after = CASE WHEN v_retry_at IS NOT NULL OR request ? 'advance' THEN v_run_id END,
+            next_attempt_sent_at = CASE -- the caller sends a message after the commit, where SQS can delay it so long
+                WHEN v_retry_at <= v_now + interval '900 seconds' THEN v_retry_at
+                WHEN request ? 'advance' THEN v_now
+            END
         WHERE id = v_issue.id;
     END IF;
 

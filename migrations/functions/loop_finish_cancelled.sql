@@ -13,7 +13,8 @@ BEGIN
     IF v_is_ours THEN
         PERFORM loop_end_cancelled(v_run_id, at_time, jsonb_strip_nulls(jsonb_build_object(
             'status', request ->> 'status', 'facts', request -> 'facts', 'message', request ->> 'message',
-            'errorCode', request ->> 'errorCode', 'blockerCode', request ->> 'blockerCode')));
+            'errorCode', request ->> 'errorCode', 'blockerCode', request ->> 'blockerCode',
+            'toldId', request ->> 'toldId')));
     END IF;
     RETURN jsonb_build_object('recorded', coalesce(v_is_ours, false)) || loop_get_run(v_run_id);
 END

@@ -2,9 +2,9 @@
 -- version and the timeline as they are. Facts larger than maxBytes are refused.
 --
 -- request: issueId, patch, actor, maxBytes; optional principal, ifMatch [versions],
---          protected {loop: [top-level keys that only steps write]}
+--          protected {loop: [top-level keys that only steps write], null where nobody knows}
 -- answer:  outcome patched {issue, run, now: loop_get_issue} | issueNotFound | stale {issue} | protected {keys} |
---          tooLarge {bytes}
+--          protectionUnknown | tooLarge {bytes}
 CREATE OR REPLACE FUNCTION loop_patch_facts(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -22,6 +22,9 @@ BEGIN
         RETURN jsonb_build_object('outcome', 'stale', 'issue', to_jsonb(v_issue));
     END IF;
 
+    IF request -> 'protected' -> v_issue.loop_name = 'null' THEN
+        RETURN jsonb_build_object('outcome', 'protectionUnknown');
+    END IF;
     SELECT jsonb_agg(key) INTO v_keys
     FROM jsonb_array_elements_text(request -> 'protected' -> v_issue.loop_name) AS key
     WHERE request -> 'patch' ? key;

@@ -28,7 +28,8 @@ BEGIN
 
     DELETE FROM loop_events AS e
     USING unnest(v_runs) AS r
-    WHERE e.issue_id = r.issue_id AND e.run_id = r.id AND e.occurred_at BETWEEN r.created_at AND r.completed_at;
+    WHERE e.issue_id = r.issue_id AND e.run_id = r.id
+        AND e.occurred_at BETWEEN r.created_at AND greatest(r.completed_at, r.retry_at); -- a retry is cancelled before it is due
 
     DELETE FROM loop_runs AS d
     USING unnest(v_runs) AS r

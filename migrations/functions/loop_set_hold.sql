@@ -23,7 +23,8 @@ BEGIN
         SET hold = CASE WHEN v_is_hold THEN jsonb_build_object(
                 'reason', request ->> 'reason', 'by', request ->> 'actor', 'since', v_now) END,
             version = version + 1,
-            updated_at = v_now
+            updated_at = v_now,
+            next_attempt_sent_at = NULL -- messages that came while it was held were in vain
         WHERE id = v_issue.id
         RETURNING * INTO v_issue;
 

@@ -36,7 +36,8 @@ BEGIN
             next_attempt_at = NULL,
             next_attempt_after = NULL,
             idempotency_token = NULL,
-            approval_requesters = '[]'
+            approval_requesters = approval_requesters || jsonb_build_object(
+                'actor', request ->> 'actor', 'principal', request ->> 'principal') -- who moves it does not approve it
         WHERE id = v_issue.id;
 
         INSERT INTO loop_events (issue_id, event_type, event_data, occurred_at)

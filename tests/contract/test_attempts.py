@@ -177,6 +177,8 @@ def test_the_sweeper_sends_what_is_due_and_nothing_else(steps: Steps) -> None:
     steps.sql("UPDATE loop_issues SET next_attempt_at = now() WHERE id = 'A-1'")
     assert steps.sweep()["sent"] == 1
     assert steps.sent.all == [({"issueId": "A-1", "after": first}, 0.0)]
+    assert steps.sweep()["sent"] == 0, "it is under way"
+    steps.sql("UPDATE loop_issues SET next_attempt_sent_at = next_attempt_sent_at - interval '61 s'")
     assert steps.sweep()["sent"] == 1, "until somebody has acted on it: a message may be lost"
 
 

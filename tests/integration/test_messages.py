@@ -108,7 +108,12 @@ def sql(stack: Stack, statement: str, *parameters: object) -> None:
 
 
 def retry_is_due(stack: Stack, issue: Issue) -> None:
-    sql(stack, "UPDATE loop_issues SET next_attempt_at = clock_timestamp() WHERE id = %s", issue.id)
+    sql(
+        stack,
+        "UPDATE loop_issues SET next_attempt_at = clock_timestamp(),"
+        " next_attempt_sent_at = clock_timestamp() - interval '61 seconds' WHERE id = %s",
+        issue.id,
+    )
 
 
 def message_is_old(stack: Stack, run_id: str) -> None:

@@ -143,11 +143,15 @@ def issue(
     state: str = "CREATED",
     facts: dict[str, Any] | None = None,
     hold: dict[str, Any] | None = None,
+    *,
     approval: str | None = None,
     approved_version: int = 1,
+    approved_step: int = 1,
 ) -> Issue:
-    """An issue of version 1; ``approval`` is what was decided on the version ``approved_version``."""
-    decided = approval and Approval(decision=approval, actor="bob", comment="why", at=NOW, version=approved_version)
+    """An issue of version 1; ``approval`` is what was decided on this version and step."""
+    decided = approval and Approval(
+        decision=approval, actor="bob", comment="why", at=NOW, version=approved_version, step_number=approved_step
+    )
     return Issue(
         id="AFU9-123",
         loop_name="generated",

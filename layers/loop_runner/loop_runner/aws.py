@@ -7,12 +7,17 @@ from typing import Any
 
 
 @lru_cache(maxsize=8)
-def client(service: str, *, read_seconds: int, attempts: int) -> Any:
-    """A client of the service that asks ``attempts`` times in all and waits so long for an answer."""
+def client(service: str, *, read_seconds: int, connect_seconds: int = 5) -> Any:
+    """A client of the service that asks once and waits so long for an answer."""
     import boto3  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
-    config = Config(connect_timeout=5, read_timeout=read_seconds, retries={"total_max_attempts": attempts})
+    config = Config(
+        connect_timeout=connect_seconds,
+        read_timeout=read_seconds,
+        retries={"total_max_attempts": 1},
+        tcp_keepalive=True,
+    )
     return boto3.client(service, config=config)
 
 

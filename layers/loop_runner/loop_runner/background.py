@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 from loop_runner.claims import ClaimRequest, NotPlanned
-from loop_runner.errors import IssueNotFoundError, LoopConflictError
+from loop_runner.errors import InvalidRequestError, IssueNotFoundError, LoopConflictError
 from loop_runner.messages import LONGEST_DELAY_SECONDS, of_attempt, of_run
 from loop_runner.models import RunMode
 from loop_runner.observability import logger
@@ -47,7 +47,11 @@ def work(runner: Runner, body: str, invocation: Invocation) -> None:
     Runner.begin and go_on raise: then the message comes again.
     """
     message = parse_json(body.encode("utf-8", "replace"))
-    issue_id, run_id, after = (str(message.get(key, "")) for key in ("issueId", "runId", "after"))
+    try:
+        issue_id, run_id, after = (str(message.get(key, "")) for key in ("issueId", "runId", "after"))
+        wanted = UUID(run_id or after)
+    except (AttributeError, ValueError):
+        raise InvalidRequestError("the message is none of ours: {issueId, runId} or {issueId, after}") from None
     logger.append_keys(issueId=issue_id)
     request = ClaimRequest(
         issue_id=issue_id,
@@ -60,9 +64,9 @@ def work(runner: Runner, body: str, invocation: Invocation) -> None:
     )
     try:
         if run_id:
-            done = runner.begin(request, UUID(run_id), deadline=invocation.deadline)
+            done = runner.begin(request, wanted, deadline=invocation.deadline)
         else:
-            done = runner.go_on(request, UUID(after), deadline=invocation.deadline)
+            done = runner.go_on(request, wanted, deadline=invocation.deadline)
     except (IssueNotFoundError, LoopConflictError) as gone:
         logger.info("nothing to do", extra={"reason": gone.code})
         return

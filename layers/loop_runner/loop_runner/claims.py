@@ -53,6 +53,14 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """A step that is executed elsewhere was started; which attempt at it this is, and its idempotency token."""
+
+    attempt: int
+    idempotency_token: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class ToResolve:
     """Nothing was claimed: the step that is next may take longer than a call can wait."""
 

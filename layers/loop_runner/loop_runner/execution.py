@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from loop_runner import outcomes, resolver
-from loop_runner.claims import Claim, NotPlanned, Recorded, ToResolve
+from loop_runner.claims import Claim, NotPlanned, Recorded, Started, ToResolve
 from loop_runner.errors import UnavailableError
 from loop_runner.executors import EXECUTORS, INSTANT
-from loop_runner.ledger import FactsTooLargeError
+from loop_runner.ledger import FactsTooLargeError, IssueMovedError
 from loop_runner.loops import API_STEP_SECONDS, CallbackExecutor, LambdaExecutor, Loop
 from loop_runner.messages import LONGEST_DELAY_SECONDS, of_attempt, of_run
 from loop_runner.models import RunMode
@@ -156,6 +156,8 @@ class Runner:
             raise
         except FactsTooLargeError as error:
             return self.ledger.finish(claim, outcomes.of_refused_facts(outcome, str(error)))
+        except IssueMovedError as moved:
+            return self.ledger.finish(claim, outcomes.of_moved(outcome, claim.issue.id, moved.version))
         except Exception:
             logger.exception("the outcome could not be recorded")
             return self.ledger.finish(claim, outcomes.of_unexpected_error())
@@ -202,8 +204,12 @@ class Runner:
             call = replace(
                 call, function=f"{self.function_prefix}{executor.function}", seconds=seconds, task_token=token
             )
-            if time.monotonic() < deadline and (recorded := self._start(claim, ready, token)):
-                return recorded
+            if time.monotonic() < deadline:
+                started = self._start(claim, ready, token)
+                if isinstance(started, Recorded):
+                    return started
+                claim, ready = replace(claim, attempt=started.attempt), replace(ready, skipped=())
+                call = replace(call, attempt=started.attempt, idempotency_token=started.idempotency_token)
             deadline = min(deadline, time.monotonic() + seconds)
         result = _in_time(EXECUTORS[executor.kind], call, deadline)
         if isinstance(result, Waiting):
@@ -212,7 +218,7 @@ class Runner:
         visit = Visit(ready.loop, step, claim.issue, claim.now, claim.attempt, ready.skipped)
         return outcomes.of_result(result, visit)
 
-    def _start(self, claim: Claim, ready: Ready, token: str | None) -> Recorded | None:
+    def _start(self, claim: Claim, ready: Ready, token: str | None) -> Started | Recorded:
         step = ready.step
         waiting_for = [TIMEOUT, HEARTBEAT_TIMEOUT] if token else []
         retries = {code: retry_after(step.retry, code, claim.attempt) for code in (LEASE_EXPIRED, *waiting_for)}
@@ -220,6 +226,7 @@ class Runner:
             claim,
             step,
             ready.loop.version,
+            skipped=ready.skipped,
             retry_if_lost={code: retry.seconds for code, retry in retries.items() if retry},
             token_hash=token and hash_of_token(token),
             heartbeat_seconds=getattr(step.executor, "heartbeat_seconds", None),
@@ -234,7 +241,8 @@ def hash_of_token(token: str) -> str:
 def _in_time(executor: Executor, call: StepCall, deadline: float) -> Result | Waiting:
     """What the executor says, or that it said nothing in time; then it goes on unheard, and its outcome is not used."""
     if time.monotonic() >= deadline:
-        return Failed(TIMEOUT, "no time was left to execute the step: it was not begun")
+        # what came of an execution before this one is as unknown as it was
+        return Failed(TIMEOUT, "no time was left to execute the step: it was not begun", is_unknown=True)
     if executor in INSTANT:
         return executor(call)
     said: queue.SimpleQueue[Result | Waiting | BaseException] = queue.SimpleQueue()

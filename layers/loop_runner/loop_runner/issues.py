@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, LiteralString, Self, cast
 
+from loop_runner.database import DEPLOYMENT_SECONDS
 from loop_runner.errors import (
     ForbiddenError,
     IssueExistsError,
     IssueNotFoundError,
     PayloadTooLargeError,
     PreconditionFailedError,
+    UnavailableError,
 )
 from loop_runner.ledger import conflict_of
 from loop_runner.loops import ApprovalExecutor
@@ -91,11 +93,11 @@ class Issues:
         actor: str,
         principal: str | None = None,
         if_match: frozenset[int] | None = None,
-        protected: Mapping[str, Sequence[str]] | None = None,
+        protected: Mapping[str, Sequence[str] | None] | None = None,
     ) -> IssueNow:
         """Merge the patch (RFC 7396) into the facts; the issue as it stands then.
 
-        ``protected``: by loop, the top-level facts that only steps may write.
+        ``protected``: by loop, the top-level facts that only steps may write; None where nobody can say which.
         Raises IssueNotFoundError, PreconditionFailedError (If-Match), ForbiddenError (protected facts),
         PayloadTooLargeError (the facts, in all).
         """
@@ -156,6 +158,11 @@ class Issues:
                 raise PreconditionFailedError.of(issue_id, Issue.model_validate(answer["issue"]).version)
             case "conflict":
                 raise conflict_of(answer)
+            case "protectionUnknown":
+                raise UnavailableError(
+                    "the loop of this issue is not valid, and says which facts may be written: mend and deploy its file",
+                    retry_after_seconds=DEPLOYMENT_SECONDS,
+                )
             case "protected":
                 raise _protected(issue_id, cast("list[str]", answer["keys"]))
             case "tooLarge":

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from pydantic import TypeAdapter
 
-from loop_runner.claims import Claim, NotPlanned, Recorded, TaskOf, ToResolve
+from loop_runner.claims import Claim, NotPlanned, Recorded, Started, TaskOf, ToResolve
 from loop_runner.database import DEPLOYMENT_SECONDS, SCHEMA_TOO_OLD
 from loop_runner.errors import (
     IdempotencyKeyReusedError,
@@ -42,6 +42,14 @@ _VERSIONS: Final = {"codeVersion": CODE_VERSION, "requiredSchema": REQUIRED_SCHE
 
 class FactsTooLargeError(Exception):
     """The facts of a step's result would make those of its issue too large; nothing was written."""
+
+
+class IssueMovedError(Exception):
+    """The issue is not at the version any more for which an outcome holds, but at ``version``; nothing was written."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(version)
+        self.version = version
 
 
 class Ledger:
@@ -169,11 +177,12 @@ class Ledger:
         step: Step,
         loop_version: str,
         *,
+        skipped: Sequence[Step] = (),
         retry_if_lost: Mapping[str, float | None],
         token_hash: str | None = None,
         heartbeat_seconds: int | None = None,
-    ) -> Recorded | None:
-        """Record that a step which is executed elsewhere begins; the run as it stands where it must not.
+    ) -> Started | Recorded:
+        """Record that a step which is executed elsewhere begins, after those skipped; the run where it must not.
 
         ``retry_if_lost``: by error code, after how long the step is tried again if nobody records its outcome.
         """
@@ -187,8 +196,11 @@ class Ledger:
             "stepType": step.type,
             "timeoutSeconds": step.timeout,
             "retryIfLost": dict(retry_if_lost) or None,
+            "skipped": [{"stepNumber": each.number, "stepType": each.type} for each in skipped],
         })  # fmt: skip
-        return None if answer["outcome"] == "started" else Recorded.of(answer, claim.run_id, by_this_call=False)
+        if answer["outcome"] != "started":
+            return Recorded.of(answer, claim.run_id, by_this_call=False)
+        return Started(int(cast("int", answer["attempt"])), UUID(str(answer["idempotencyToken"])))
 
     def park(self, claim: Claim, message: str, next_step: NextStep) -> Recorded:
         """Let the run wait for the outcome of its step; the run as it stands where the outcome was faster."""
@@ -236,7 +248,7 @@ class Ledger:
         told_id = str(uuid4())
         fence = {"tokenHash": task.token_hash, "toldBy": told_by, "toldId": told_id}
         recorded = self._finish(task.run.id, task.issue.id, outcome, fence)
-        is_ours = any(step.metadata.get("toldId") == told_id for step in recorded.steps)
+        is_ours = any(told_id in str(step.metadata) for step in recorded.steps)
         if not recorded.by_this_call and not is_ours:  # ours: told twice, since the first answer was lost
             raise RunFinishedError.of(recorded.run.id, recorded.run.status)
         return recorded
@@ -252,6 +264,7 @@ class Ledger:
             "attemptsAreUsedUp": outcome.attempts_are_used_up or None,
             "advance": outcome.advance or None,
             "isUnknown": outcome.is_unknown or None,
+            "ifVersion": outcome.if_version,
             "steps": [
                 _given({
                     "stepNumber": step.number,
@@ -266,6 +279,8 @@ class Ledger:
             raise FactsTooLargeError(
                 f"the facts of issue {issue_id} would have {answer['bytes']} bytes, {MAX_FACTS_BYTES} is the most"
             )
+        if answer.get("outcome") == "moved":
+            raise IssueMovedError(int(cast("int", answer["version"])))
         return Recorded.of(answer, run_id, by_this_call=bool(answer["recorded"]))
 
     def task_of(self, run_id: UUID) -> TaskOf | None:

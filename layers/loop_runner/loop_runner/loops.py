@@ -39,8 +39,8 @@ FactKey = Annotated[str, StringConstraints(pattern=r"^[^.\s]+$", max_length=128)
 
 LAMBDA_SECONDS: Final = 20
 CALLBACK_SECONDS: Final = 3600
-LONGEST_LAMBDA_SECONDS: Final = 840
-"""What the run-worker, which Lambda ends after 900 s, can wait for a function and still record its outcome."""
+LONGEST_LAMBDA_SECONDS: Final = 300
+"""What run-worker waits for a function: NAT gateways and endpoints drop a connection that was silent for 350 s."""
 
 
 class TransitionExecutor(_Definition):
@@ -251,9 +251,14 @@ class LoopCatalog:
         return [loop for name in self.names() if isinstance(loop := self.get(name), Loop)]
 
     @cached_property
-    def protected_facts(self) -> dict[str, list[str]]:
-        """By loop: the top-level facts that only steps may write. Loops that have none are left out."""
-        return {loop.name: list(loop.protected_facts) for loop in self.valid() if loop.protected_facts}
+    def protected_facts(self) -> dict[str, list[str] | None]:
+        """By loop: the top-level facts that only steps may write; None where the loop's file is not valid.
+
+        Loops that have none are left out.
+        """
+        loops = {name: self.get(name) for name in self.names()}
+        facts = {name: list(loop.protected_facts) if isinstance(loop, Loop) else None for name, loop in loops.items()}
+        return {name: keys for name, keys in facts.items() if keys != []}
 
     @cached_property
     def long_states(self) -> dict[str, list[str]]:

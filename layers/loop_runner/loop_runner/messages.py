@@ -51,7 +51,7 @@ class Messages:
                 for number, message in enumerate(waiting[start : start + _BATCH])
             ]
             try:
-                sqs = client("sqs", read_seconds=3, attempts=2)
+                sqs = client("sqs", read_seconds=2, connect_seconds=1)  # within what is left of a call
                 answer = sqs.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
             except Exception:
                 logger.exception("messages could not be sent: the sweeper sends them again")

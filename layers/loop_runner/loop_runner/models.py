@@ -90,7 +90,7 @@ class NextStep(Row):
 
 
 class Approval(Row):
-    """The last decision on an issue; it counts for ``version`` and for no other."""
+    """The last decision on an issue; it counts for ``version`` and this step, and for no other."""
 
     decision: str
     actor: str
@@ -98,6 +98,7 @@ class Approval(Row):
     comment: str | None = None
     at: Instant
     version: int
+    step_number: int
 
 
 class Issue(Row):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from loop_runner.facts import merge_patch
 from loop_runner.models import LoopStatus, RunStatus, StepStatus
-from loop_runner.resolver import next_step, next_step_after
+from loop_runner.resolver import APPROVAL_REQUIRED, next_step, next_step_after
 from loop_runner.results import INVALID_STEP_RESULT, Blocked, Completed, Failed
 from loop_runner.retry import retry_after
 from loop_runner.sanitize import clean_text
@@ -39,6 +39,7 @@ class Outcome:
 
     ``retry_seconds``: the step is tried again by itself. ``attempts_are_used_up``: its next attempt counts anew.
     ``advance``: the issue goes on by itself. ``is_unknown``: what came of the step is not known.
+    ``if_version``: it holds for this version of the issue and for no other.
     """
 
     status: RunStatus
@@ -57,6 +58,7 @@ class Outcome:
     attempts_are_used_up: bool = False
     advance: bool = False
     is_unknown: bool = False
+    if_version: int | None = None
 
 
 def of_blocked(blocked: resolver.Blocked) -> Outcome:
@@ -163,6 +165,19 @@ def of_refused_facts(outcome: Outcome, reason: str) -> Outcome:
     )
 
 
+def of_moved(outcome: Outcome, issue_id: str, version: int) -> Outcome:
+    """The issue changed while an approval of what it was before was carried out: it is asked for again."""
+    return Outcome(
+        status=RunStatus.BLOCKED,
+        loop_status=LoopStatus.PAUSED,
+        message=f"the issue has changed since it was decided on. Approve it as it is now (If-Match: "
+        f'"{version}"). To go on: POST /api/loop/issues/{issue_id}/approvals {{"decision":"approved"}}',
+        loop_version=outcome.loop_version,
+        step=outcome.step,
+        blocker_code=APPROVAL_REQUIRED,
+    )
+
+
 def failed_step(number: int, type_: str) -> StepRecord:
     """A step that failed, the run says why."""
     return StepRecord(number, type_, StepStatus.FAILED)
@@ -187,6 +202,7 @@ def _of_completed(result: Completed, visit: Visit) -> Outcome:
         next_step=next_step_after(loop, after, visit.now),
         steps=(*_skipped(visit.skipped), StepRecord(step.number, step.type, StepStatus.COMPLETED)),
         advance=loop.auto_advance and target not in loop.final_states,
+        if_version=issue.version if step.executor.kind == "approval" else None,
     )
 
 

@@ -125,7 +125,9 @@ def _walk(loop: Loop, issue: Issue, now: datetime) -> Resolution:
 
 def _undecided(step: Step, executor: ApprovalExecutor, issue: Issue) -> Blocker | None:
     """Why the step waits for a decision; None where the issue's version carries one that leads somewhere."""
-    approval = issue.approval if issue.approval and issue.approval.version == issue.version else None
+    approval = issue.approval
+    if approval and (approval.version, approval.step_number) != (issue.version, step.number):
+        approval = None
     call = f'To go on: POST /api/loop/issues/{issue.id}/approvals {{"decision":"approved"}}'
     if approval is None:
         who = " by somebody who has not asked for it" if executor.four_eyes else ""

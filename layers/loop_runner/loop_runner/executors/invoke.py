@@ -44,7 +44,7 @@ def _invoke(call: StepCall) -> bytes | Failed:
     """What the function answered, or why it did not."""
     boto = exceptions()
     try:
-        response = client("lambda", read_seconds=int(call.seconds) + 5, attempts=1).invoke(
+        response = client("lambda", read_seconds=int(call.seconds) + 5).invoke(
             FunctionName=call.function, Payload=json.dumps(call.event()).encode()
         )
         answer: bytes = response["Payload"].read(MAX_ANSWER_BYTES + 1)
@@ -52,7 +52,8 @@ def _invoke(call: StepCall) -> bytes | Failed:
         return Failed(TIMEOUT, f"{call.function} did not answer in time", is_unknown=True)
     except boto.ClientError as error:
         said = error.response.get("Error", {})
-        return Failed(f"Lambda.{said.get('Code', 'Unknown')}", f"{call.function}: {said.get('Message') or error}")
+        reason = f"{call.function}: {said.get('Message') or error}"
+        return Failed(f"Lambda.{said.get('Code', 'Unknown')}", reason, is_unknown=True)
     except boto.BotoCoreError as error:
         return Failed("Lambda.SdkClientException", f"{call.function} cannot be reached: {error}", is_unknown=True)
     if "FunctionError" in response:
