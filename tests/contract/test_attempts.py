@@ -11,7 +11,9 @@ import pytest
 
 from loop_runner import background
 from loop_runner.background import MAX_SENDS
+from loop_runner.claims import ClaimRequest
 from loop_runner.errors import InvalidRequestError
+from loop_runner.models import RunMode
 from loop_runner.results import Blocked, Completed, Failed, StepCall, Waiting
 from tests.contract.conftest import Unchanged, assert_error
 from tests.fake_steps import LOOPS
@@ -281,6 +283,18 @@ def test_the_token_of_a_visit_goes_with_its_outcome(steps: Steps, result: Any) -
     assert steps.issue()["idempotency_token"] == steps.runs()[0]["id"]
     steps.run()
     assert steps.issue()["idempotency_token"] is None
+
+
+def test_a_step_that_was_not_begun_does_not_end_the_doubt_about_the_one_before(steps: Steps) -> None:
+    """No time was left for it: nothing is known of the first execution that was not known before."""
+    steps.register("work")
+    steps.will(LOST)
+    first = steps.run().json["runId"]
+    request = ClaimRequest("A-1", "ann", uuid4(), RunMode.EXECUTE, lease_ms=60_000)
+    run = steps.services.runner.run_next_step(request, deadline=time.monotonic() - 1).run
+    assert (run.error_code, len(steps.calls)) == ("States.Timeout", 1)
+    steps.run()
+    assert str(steps.calls[1].idempotency_token) == first
 
 
 # ---------------------------------------------------------------------------------------------- background

@@ -38,7 +38,7 @@ class Outcome:
     """How a run ends: everything that is written with its terminal status. ``facts`` is a merge patch.
 
     ``retry_seconds``: the step is tried again by itself. ``attempts_are_used_up``: its next attempt counts anew.
-    ``advance``: the issue goes on by itself. ``is_unknown``: what came of the step is not known.
+    ``advance``: the issue goes on by itself. ``is_unknown``: what came of the step, now or before, is not known.
     ``if_version``: it holds for this version of the issue and for no other.
     """
 

@@ -73,7 +73,10 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The step did not do its work: a stable name, and why, for people. ``is_unknown``: or nobody knows whether."""
+    """The step did not do its work: a stable name, and why, for people.
+
+    ``is_unknown``: or nobody knows whether it did, now or in the attempt before, since nothing was executed now.
+    """
 
     code: str
     message: str
