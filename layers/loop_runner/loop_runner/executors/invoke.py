@@ -48,6 +48,7 @@ def _invoke(call: StepCall) -> bytes | Failed:
             FunctionName=call.function, Payload=json.dumps(call.event()).encode()
         )
         answer: bytes = response["Payload"].read(MAX_ANSWER_BYTES + 1)
+        answer += response["Payload"].read(1)  # at the end: botocore looks then whether all has come
     except boto.ReadTimeoutError:
         return Failed(TIMEOUT, f"{call.function} did not answer in time", is_unknown=True)
     except boto.ClientError as error:
@@ -74,7 +75,7 @@ def _function_error(function: str, answer: bytes) -> Failed:
     """An error that the function did not handle: failed with its type as name."""
     try:
         error = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         error = {}
     error = error if isinstance(error, dict) else {}
     name = str(error.get("errorType") or "Lambda.Unknown")[:128]
