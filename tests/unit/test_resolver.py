@@ -31,7 +31,7 @@ def loops_and_issues(draw: st.DrawFn) -> tuple[Loop, Issue]:
     """A loop and an issue of it, not on hold, in a state that it knows."""
     loop = draw(loops())
     state = draw(st.sampled_from(sorted(loop.states)))
-    return loop, issue(state, draw(FACTS), None, draw(DECISIONS), draw(st.integers(0, 2)))
+    return loop, issue(state, draw(FACTS), approval=draw(DECISIONS), approved_version=draw(st.integers(0, 2)))
 
 
 @given(st.none() | loops(), ISSUES, INSTANTS)
@@ -153,7 +153,7 @@ def test_a_decision_counts_for_the_version_that_it_was_made_on(
     decision: str | None, version: int, outcomes: dict[str, str], code: str | None
 ) -> None:
     loop = approving({"outcomes": outcomes} if outcomes else {})
-    resolution = resolve_next_step(loop, issue("A", {}, None, decision, version), NOW)
+    resolution = resolve_next_step(loop, issue("A", {}, approval=decision, approved_version=version), NOW)
     if code is None:
         assert isinstance(resolution, Ready)
         return
@@ -169,7 +169,7 @@ def test_a_decision_counts_for_the_version_that_it_was_made_on(
 def test_the_gates_of_an_approval_come_before_its_decision() -> None:
     loop = approving({"require": [{"fact": "plan", "blocker": "NO_PLAN"}]})
     for decision in (None, "approved", "rejected"):
-        resolution = resolve_next_step(loop, issue("A", {}, None, decision), NOW)
+        resolution = resolve_next_step(loop, issue("A", {}, approval=decision), NOW)
         assert isinstance(resolution, Blocked)
         assert [blocker.code for blocker in resolution.blockers] == ["NO_PLAN"]
 
@@ -185,7 +185,7 @@ def test_an_approval_with_four_eyes_says_who_must_not_give_it() -> None:
 def test_what_can_be_decided_is_the_approval_that_is_next_decided_or_not() -> None:
     loop = approving({"skip_if": [{"fact": "trivial"}], "require": [{"fact": "plan", "blocker": "NO_PLAN"}]})
     for decision in (None, "approved", "rejected"):
-        assert step_to_approve(loop, issue("A", {"plan": 1}, None, decision), NOW) is loop.steps[0]
+        assert step_to_approve(loop, issue("A", {"plan": 1}, approval=decision), NOW) is loop.steps[0]
     for state, facts, reason in [
         ("A", {}, "is blocked: the fact plan is missing"),
         ("A", {"trivial": 1}, "the next step of issue AFU9-123 is CLOSE, which needs no approval"),

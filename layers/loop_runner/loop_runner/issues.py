@@ -160,7 +160,7 @@ class Issues:
                 raise conflict_of(answer)
             case "protectionUnknown":
                 raise UnavailableError(
-                    "the loop of this issue is not valid, and says which facts may be written: mend and deploy its file",
+                    "the loop of the issue is not valid, and says which facts are protected: mend and deploy its file",
                     retry_after_seconds=DEPLOYMENT_SECONDS,
                 )
             case "protected":
