@@ -168,4 +168,4 @@ def issue(
 STATES = st.integers(0, 6).map(lambda number: f"STATE_{number}") | st.text(max_size=8)
 HOLDS = st.none() | FACTS
 DECISIONS = st.none() | st.sampled_from(["approved", "rejected"])
-ISSUES = st.builds(issue, STATES, FACTS, HOLDS, DECISIONS, st.integers(0, 2))
+ISSUES = st.builds(issue, STATES, FACTS, HOLDS, approval=DECISIONS, approved_version=st.integers(0, 2))
