@@ -98,8 +98,6 @@ BEGIN
         SELECT r.actor, r.principal, r.request_id INTO v_actor, v_principal, v_request_id
         FROM loop_runs AS r
         WHERE r.id = v_issue.next_attempt_after;
-        v_actor := coalesce(v_actor, v_issue.registered_by, 'unknown'); -- where retention was faster
-        v_request_id := coalesce(v_request_id, v_run_id::text);
     ELSIF v_issue.version IS DISTINCT FROM (request ->> 'resolvedVersion')::bigint
         AND request -> 'longStates' -> v_issue.loop_name ? v_issue.state
     THEN

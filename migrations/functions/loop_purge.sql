@@ -1,6 +1,7 @@
 -- Deletes runs that ended before a time, the oldest first, at most max_rows of them, with their steps and events; returns
 -- how many. The one way in which history goes: it runs as the owner of the schema, since loop_app may delete nothing, and
--- refuses what is younger than a day, for which Idempotency-Keys are kept. A run that its issue would retry stays.
+-- refuses what is younger than a day, for which Idempotency-Keys are kept. A run that its issue would retry, or that
+-- planned how it goes on, stays.
 CREATE OR REPLACE FUNCTION loop_purge(before timestamptz, max_rows integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
@@ -20,7 +21,9 @@ BEGIN
         FROM loop_runs AS r
         WHERE r.created_at < before
             AND r.completed_at < before
-            AND NOT EXISTS (SELECT FROM loop_issues AS i WHERE i.id = r.issue_id AND i.failed_run_id = r.id)
+            AND NOT EXISTS (
+                SELECT FROM loop_issues AS i WHERE i.id = r.issue_id AND r.id IN (i.failed_run_id, i.next_attempt_after)
+            )
         ORDER BY r.created_at
         LIMIT max_rows
         FOR UPDATE OF r SKIP LOCKED

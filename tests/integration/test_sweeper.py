@@ -134,6 +134,14 @@ class TestRetention:
         age(sql)
         assert swept(client.services, retention_days=1)["purged"] == 0
 
+    def test_run_that_planned_how_its_issue_goes_on_stays(self, client: Client, sql: Sql) -> None:
+        client.register("A-1")
+        planned = client.run("A-1").json["runId"]
+        sql("UPDATE loop_issues SET next_attempt_at = now(), next_attempt_after = %s", planned)
+        client("POST", "/api/loop/issues/A-1/hold", {"reason": "for longer than runs are kept"})
+        age(sql)
+        assert swept(client.services, retention_days=1)["purged"] == 0
+
     @pytest.mark.parametrize(
         "before", ["now()", "now() + interval '1 day'", "now() - interval '23 hours'", "NULL", "'infinity'"]
     )
