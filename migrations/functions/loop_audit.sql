@@ -29,6 +29,9 @@ BEGIN
         SELECT
             e.run_id,
             count(*) FILTER (WHERE e.event_type = 'loop_run_started') AS starts,
+            count(*) FILTER (WHERE e.event_type = 'loop_run_queued') AS queued,
+            count(*) FILTER (WHERE e.event_type = 'loop_retry_planned') AS retries,
+            min(e.event_id) FILTER (WHERE e.event_type = 'loop_run_queued') AS queue_id,
             coalesce(array_agg(e.event_type) FILTER (
                 WHERE e.event_type IN ('loop_run_finished', 'loop_run_blocked', 'loop_run_failed', 'loop_run_cancelled')
             ), '{}') AS ends,
@@ -43,11 +46,11 @@ BEGIN
     -- What may have moved an issue, in order. A state that the ledger does not tell is null: nothing is compared with it.
     moves AS (
         SELECT
-            e.issue_id, e.event_id, r.id AS run_id, r.status, r.issue_version,
+            e.issue_id, e.event_id, r.id AS run_id, r.status, r.issue_version, r.started_at IS NOT NULL AS is_attempt,
             coalesce(r.state_before, e.event_data ->> 'stateBefore') AS state_before,
             coalesce(r.state_after, e.event_data ->> 'stateAfter', CASE
                 -- what has moved it since may have been purged, but for that of the last day
-                WHEN e.event_type IN ('loop_issue_registered', 'loop_state_set') AND e.occurred_at > now() - interval '1 day'
+                WHEN e.run_id IS NULL AND e.occurred_at > now() - interval '1 day'
                     THEN e.event_data ->> 'state'
             END) AS state_after
         FROM loop_events AS e
@@ -197,6 +200,61 @@ BEGIN
                     )
                 ORDER BY r.id
             )::text []
+        UNION ALL
+        SELECT
+            'run-queued', 'loop_runs',
+            'A run of a call that is or was pending has one loop_run_queued before its start, queued_at, sent_at and sends', ARRAY(
+                SELECT r.id
+                FROM runs AS r
+                LEFT JOIN run_events AS e ON e.run_id = r.id
+                WHERE r.is_of_call AND r.mode = 'execute'
+                    AND (
+                        coalesce(e.queued, 0) <> (r.queued_at IS NOT NULL)::integer
+                        OR e.queue_id > e.start_id
+                        OR (r.queued_at IS NULL) <> (r.sent_at IS NULL)
+                        OR (r.queued_at IS NULL) <> (r.sends = 0)
+                        OR (r.status = 'pending' AND r.queued_at IS NULL)
+                    )
+                ORDER BY r.id
+            )::text []
+        UNION ALL
+        SELECT
+            'run-waiting', 'loop_runs',
+            'A live run of a call has a loop_status only while it waits: for one running step with a token, until its timeout', ARRAY(
+                SELECT r.id
+                FROM runs AS r
+                WHERE r.is_of_call AND r.mode = 'execute' AND NOT r.has_ended AND r.loop_status IS NOT NULL
+                    AND (
+                        r.status <> 'running' OR r.loop_status <> 'paused' OR NOT EXISTS (
+                            SELECT
+                            FROM loop_run_steps AS s
+                            WHERE s.run_id = r.id AND s.step_number = r.step AND s.status = 'running'
+                                AND s.task_token_hash IS NOT NULL AND s.timeout_at >= r.lease_expires_at
+                        )
+                    )
+                ORDER BY r.id
+            )::text []
+        UNION ALL
+        SELECT
+            'run-retry', 'loop_runs',
+            'Only a failed run has retry_at, after its end and with a loop_retry_planned, and its issue is paused', ARRAY(
+                SELECT r.id
+                FROM runs AS r
+                LEFT JOIN run_events AS e ON e.run_id = r.id
+                WHERE coalesce(e.retries, 0) <> (r.retry_at IS NOT NULL)::integer
+                    OR (r.retry_at IS NOT NULL AND (
+                        r.status <> 'failed' OR r.loop_status <> 'paused' OR r.retry_at < r.completed_at
+                    ))
+                ORDER BY r.id
+            )::text []
+        UNION ALL
+        SELECT 'run-cancelled', 'loop_runs', 'A cancelled run of a call says when and by whom that was asked for', ARRAY(
+            SELECT r.id
+            FROM runs AS r
+            WHERE r.is_of_call AND r.status = 'cancelled'
+                AND num_nulls(r.cancel_requested_at, r.cancel_requested_by) > 0
+            ORDER BY r.id
+        )::text []
 
         -- ------------------------------------------------------------------------------------------------ steps
         UNION ALL
@@ -281,6 +339,16 @@ BEGIN
                     )
                 GROUP BY r.id
                 ORDER BY r.id
+            )::text []
+        UNION ALL
+        SELECT
+            'step-elsewhere', 'loop_run_steps',
+            'A step with a task token, a heartbeat or a plan for its loss has timeout_at: it is executed elsewhere', ARRAY(
+                SELECT s.id
+                FROM steps AS s
+                WHERE s.timeout_at IS NULL
+                    AND num_nonnulls(s.task_token_hash, s.heartbeat_seconds, s.retry_if_lost_seconds) > 0
+                ORDER BY s.id
             )::text []
 
         -- ----------------------------------------------------------------------------------------------- events
@@ -410,7 +478,8 @@ BEGIN
         UNION ALL
         SELECT
             'issue-failed-attempts', 'loop_issues',
-            'An issue''s failed_attempts and failed_run_id are of its last failed run, until a run moves it', ARRAY(
+            'An issue''s failed_attempts and failed_run_id are of its last failed attempt, until it moves or they are used up',
+            ARRAY(
                 SELECT i.id
                 FROM loop_issues AS i
                 LEFT JOIN runs AS f ON f.id = i.failed_run_id
@@ -418,13 +487,65 @@ BEGIN
                 LEFT JOIN (
                     SELECT DISTINCT ON (c.issue_id) c.issue_id, c.run_id
                     FROM chain AS c
-                    WHERE c.status = 'failed' OR (c.run_id IS NOT NULL AND c.state_after <> c.state_before)
+                    WHERE (c.status = 'failed' AND c.is_attempt)
+                        OR (c.run_id IS NOT NULL AND c.state_after <> c.state_before)
                     ORDER BY c.issue_id, c.event_id DESC
                 ) AS decided ON decided.issue_id = i.id
                 WHERE (i.failed_attempts = 0) <> (i.failed_run_id IS NULL)
                     OR f.issue_id <> i.id OR f.status <> 'failed' OR f.attempt <> i.failed_attempts
-                    OR (last.status = 'failed' AND i.failed_run_id IS NULL)
+                    OR (last.status = 'failed' AND last.is_attempt AND i.failed_run_id IS NULL AND NOT EXISTS (
+                        SELECT FROM steps AS s WHERE s.run_id = last.run_id AND s.timeout_at IS NOT NULL -- tried often enough
+                    ))
                     OR (f.is_of_call AND f.id <> decided.run_id)
+                ORDER BY i.id
+            )
+        UNION ALL
+        SELECT
+            'issue-plan', 'loop_issues',
+            'What an issue plans was planned by a run of its that has ended: failed with retry_at, or completed; none is live', ARRAY(
+                SELECT i.id
+                FROM loop_issues AS i
+                LEFT JOIN runs AS p ON p.id = i.next_attempt_after
+                WHERE (i.next_attempt_at IS NULL) <> (i.next_attempt_after IS NULL)
+                    OR (i.next_attempt_after IS NOT NULL AND (
+                        p.id IS NULL OR p.issue_id <> i.id
+                        OR (p.status <> 'completed' AND (p.status <> 'failed' OR p.retry_at IS NULL))
+                        OR EXISTS (
+                            SELECT FROM runs AS r WHERE r.issue_id = i.id AND r.is_of_call AND NOT r.has_ended
+                        )
+                    ))
+                ORDER BY i.id
+            )
+        UNION ALL
+        SELECT
+            'issue-token', 'loop_issues',
+            'An issue''s idempotency_token is of a run that executed a step elsewhere; no outcome is recorded since', ARRAY(
+                SELECT i.id
+                FROM loop_issues AS i
+                INNER JOIN runs AS t ON t.id = i.idempotency_token
+                WHERE t.issue_id <> i.id
+                    OR NOT EXISTS (SELECT FROM steps AS s WHERE s.run_id = t.id AND s.timeout_at IS NOT NULL)
+                    OR EXISTS (
+                        SELECT
+                        FROM runs AS r
+                        INNER JOIN loop_run_steps AS s ON s.run_id = r.id AND s.status IN ('completed', 'blocked')
+                        WHERE r.issue_id = i.id AND r.is_of_call AND r.created_at >= t.created_at
+                    )
+                ORDER BY i.id
+            )
+        UNION ALL
+        SELECT
+            'issue-approval', 'loop_issues',
+            'An issue''s approval is of a version that it has or had, and told by an event', ARRAY(
+                SELECT i.id
+                FROM loop_issues AS i
+                WHERE i.approval IS NOT NULL
+                    AND ((i.approval ->> 'version')::bigint > i.version OR NOT EXISTS (
+                        SELECT
+                        FROM loop_events AS e
+                        WHERE e.issue_id = i.id AND e.event_type = 'loop_approval_decided'
+                            AND e.event_data @> (i.approval - 'at')
+                    ))
                 ORDER BY i.id
             )
     )

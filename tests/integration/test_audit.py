@@ -15,14 +15,15 @@ from psycopg.rows import dict_row
 
 from functions.migrate import app as migrate
 from loop_runner.audit import audit
-from loop_runner.claims import Claim, ClaimRequest
+from loop_runner.claims import Claim, ClaimRequest, Recorded
 from loop_runner.database import Database
 from loop_runner.errors import LoopConflictError, UnavailableError
-from loop_runner.issues import Issues
+from loop_runner.issues import By, Issues
 from loop_runner.ledger import Ledger
-from loop_runner.loops import load_loop
+from loop_runner.loops import Step, load_loop
 from loop_runner.models import LoopStatus, Run, RunMode, RunStatus, StepStatus
 from loop_runner.outcomes import Outcome, StepRecord
+from loop_runner.resolver import next_step
 from loop_runner.run_store import RunStore
 from tests.conftest import LOOPS, MIGRATIONS, ROOT, Context, Sql, assert_sound, create_database, drop_database
 
@@ -41,6 +42,10 @@ FAILED = Outcome(
     steps=(StepRecord(3, "S3", S.FAILED, "later"),),
 )  # fmt: skip
 BLOCKED = Outcome(R.BLOCKED, LoopStatus.PAUSED, "no draft", loop_version="v1", step=3, blocker_code="NO_DRAFT")
+NOT_HEARD_OF = replace(FAILED, error_code="States.Timeout", is_unknown=True)
+ELSEWHERE = Step.model_validate({
+    "number": 3, "type": "S3", "from": ["A"], "to": "B", "executor": {"kind": "callback", "function": "f"}
+})  # fmt: skip
 WOULD_RUN = Outcome(R.COMPLETED, LoopStatus.ACTIVE, "S3 would run", loop_version="v1", step=3)
 NEW = UUID(int=2**128 - 1)
 """Id of a row that a case adds: the last one by order."""
@@ -65,6 +70,23 @@ class World:
 
     def run(self, issue_id: str, outcome: Outcome, mode: RunMode = RunMode.EXECUTE) -> UUID:
         return self.ledger.finish(self.claim(issue_id, mode), outcome).run.id
+
+    def run_in_background(self, issue_id: str, outcome: Outcome) -> UUID:
+        request = ClaimRequest(issue_id, "ann", uuid4(), RunMode.EXECUTE, lease_ms=60_000, in_background=True)
+        queued = self.ledger.claim(request)
+        assert isinstance(queued, Recorded)
+        claim = self.ledger.begin(request, queued.run.id)
+        assert isinstance(claim, Claim)
+        self.start(claim)
+        return self.ledger.finish(claim, outcome).run.id
+
+    def start(self, claim: Claim, token_hash: str | None = None) -> None:
+        self.ledger.start_step(claim, ELSEWHERE, "v1", retry_if_lost={"States.Timeout": 5.0}, token_hash=token_hash)
+
+    def wait(self, issue_id: str) -> UUID:
+        claim = self.claim(issue_id)
+        self.start(claim, "hash")
+        return self.ledger.park(claim, "waits", next_step(ELSEWHERE)).run.id
 
     def lose(self, issue_id: str) -> None:
         self.sql(
@@ -110,6 +132,19 @@ def ids(world: World) -> dict[str, Any]:
     ids["moved"] = world.run("AFU9-2", DONE)
     ids["live"] = world.claim("AFU9-2").run_id
 
+    world.register("AFU9-4")
+    ids["queued"] = world.run_in_background("AFU9-4", NOT_HEARD_OF)
+    ids["waiting"] = world.wait("AFU9-4")
+    world.register("AFU9-5")
+    ids["planned"] = world.run("AFU9-5", replace(FAILED, loop_status=LoopStatus.PAUSED, retry_seconds=600.0))
+    world.register("AFU9-6")
+    now = world.issues.get("AFU9-6")
+    world.issues.decide(
+        now, ELSEWHERE, decision="approved", comment=None, by=By("ben"), if_match=frozenset({now.issue.version})
+    )
+    ids["cancelled"] = world.wait("AFU9-6")
+    world.ledger.cancel(ids["cancelled"], actor="ann", principal=None, reason=None)
+
     ids["stored"] = world.create("AFU9-3").id
     ids["stored step"] = world.add_step(ids["stored"], 1, S.RUNNING, S.COMPLETED)
     world.add_step(ids["stored"], 2, S.RUNNING)
@@ -126,6 +161,7 @@ def ids(world: World) -> dict[str, Any]:
         "INSERT INTO loop_runs (issue_id, actor, request_id, status, started_at, completed_at, duration_ms)"
         " VALUES ('AFU9-3', 'ann', 'r', 'blocked', now() - interval '1 h', now() - interval '2 h', 7)"
     )
+    ids["waiting step"] = world.sql.one("SELECT id FROM loop_run_steps WHERE run_id = %s", ids["waiting"])["id"]
     for row in world.sql("SELECT id, run_id, step_type FROM loop_run_steps"):
         if row["run_id"] == ids["done"]:
             ids[{"S1": "skipped step", "S2": "step"}[row["step_type"]]] = row["id"]
@@ -142,9 +178,9 @@ DECLARE
 BEGIN
     FOR v_guard IN
         SELECT conrelid::regclass AS relation, conname FROM pg_constraint
-        WHERE contype IN ('c', 'u') AND conrelid::regclass::text LIKE 'loop%%'
+        WHERE contype IN ('c', 'u') AND conrelid::regclass::text LIKE 'loop%'
     LOOP
-        EXECUTE format('ALTER TABLE %%s DROP CONSTRAINT %%I', v_guard.relation, v_guard.conname);
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', v_guard.relation, v_guard.conname);
     END LOOP;
     DROP INDEX uq_loop_runs_live;
     ALTER TABLE loop_events ALTER COLUMN event_id DROP IDENTITY;
@@ -166,6 +202,7 @@ def found_after(world: World, ids: dict[str, Any], *statements: str) -> dict[str
 
 RUN, STEP = "UPDATE loop_runs SET ", "UPDATE loop_run_steps SET "
 ISSUE, EVENT = "UPDATE loop_issues SET ", "UPDATE loop_events SET "
+PLANS = "next_attempt_at = now(), next_attempt_after = %({})s"
 TOLD = "INSERT INTO loop_events (event_id, issue_id, run_id, event_type, event_data) VALUES (99999, "
 RECORDED = "INSERT INTO loop_runs (id, issue_id, actor, request_id, lease_expires_at) VALUES "
 COPY_OF_STEP = (
@@ -174,6 +211,8 @@ COPY_OF_STEP = (
 )
 OF_DONE, OF_FAILED, OF_BLOCKED = " WHERE id = %(done)s", " WHERE id = %(failed)s", " WHERE id = %(blocked)s"
 OF_LIVE, OF_STORED, OF_PENDING = " WHERE id = %(live)s", " WHERE id = %(stored)s", " WHERE id = %(pending)s"
+OF_WAITING, OF_WAITING_STEP = " WHERE id = %(waiting)s", " WHERE run_id = %(waiting)s"
+OF_PLANNED = " WHERE id = %(planned)s"
 OF_STEP, OF_DRY = " WHERE id = %(step)s", " WHERE id = %(dry)s"
 
 CASES: list[tuple[list[str], dict[str, list[str]]]] = [
@@ -227,6 +266,28 @@ CASES: list[tuple[list[str], dict[str, list[str]]]] = [
     ([RUN + "retry_of = %(first)s" + OF_BLOCKED], {"run-attempt": ["blocked"]}),
     ([RUN + "retry_of = %(done)s, attempt = 4" + OF_BLOCKED], {"run-attempt": ["blocked"]}),
     ([RUN + "retry_of = %(first)s, attempt = 2" + OF_LIVE], {"run-attempt": ["live"]}),
+    *(
+        ([RUN + change + " WHERE id = %(queued)s"], {"run-queued": ["queued"]})
+        for change in ("queued_at = NULL", "sent_at = NULL", "sends = 0")
+    ),
+    ([RUN + "queued_at = now(), sent_at = now(), sends = 1" + OF_DONE], {"run-queued": ["done"]}),
+    (["DELETE FROM loop_events WHERE event_id = %(queued: loop_run_queued)s"], {"run-queued": ["queued"]}),
+    (
+        [EVENT + "event_id = 99999, occurred_at = now() WHERE event_id = %(queued: loop_run_queued)s"],
+        {"run-queued": ["queued"]},
+    ),
+    ([RUN + "loop_status = 'paused'" + OF_LIVE], {"run-waiting": ["live"]}),
+    ([RUN + "loop_status = 'active'" + OF_WAITING], {"run-waiting": ["waiting"]}),
+    ([RUN + "lease_expires_at = 'infinity'" + OF_WAITING], {"run-waiting": ["waiting"]}),
+    ([STEP + "task_token_hash = NULL" + OF_WAITING_STEP], {"run-waiting": ["waiting"]}),
+    ([STEP + "timeout_at = NULL" + OF_WAITING_STEP],
+     {"run-waiting": ["waiting"], "step-elsewhere": ["waiting step"]}),
+    ([RUN + "retry_at = NULL" + OF_PLANNED], {"run-retry": ["planned"], "issue-plan": ["AFU9-5"]}),
+    ([RUN + "retry_at = completed_at - interval '1 s'" + OF_PLANNED], {"run-retry": ["planned"]}),
+    ([RUN + "loop_status = 'failed'" + OF_PLANNED], {"run-retry": ["planned"]}),
+    (["DELETE FROM loop_events WHERE event_id = %(planned: loop_retry_planned)s"], {"run-retry": ["planned"]}),
+    ([RUN + "retry_at = completed_at, loop_status = 'paused'" + OF_FAILED], {"run-retry": ["failed"]}),
+    ([RUN + "cancel_requested_by = NULL WHERE id = %(cancelled)s"], {"run-cancelled": ["cancelled"]}),
     # steps
     ([STEP + "completed_at = NULL, duration_ms = NULL" + OF_STEP], {"step-end": ["step"]}),
     ([STEP + "completed_at = now() WHERE id = %(open step)s"], {"step-end": ["open step"]}),
@@ -267,6 +328,7 @@ CASES: list[tuple[list[str], dict[str, list[str]]]] = [
         [STEP + "status = 'completed' WHERE run_id = %(failed)s"],
         {"step-of-run": ["failed"], "step-event": ["failed"]},
     ),
+    ([STEP + "heartbeat_seconds = 5" + OF_STEP], {"step-elsewhere": ["step"]}),
     # events
     (["DELETE FROM loop_events WHERE event_id = %(done: loop_run_started)s"], {"run-start-event": ["done"]}),
     ([TOLD + "'AFU9-2', %(live)s, 'loop_run_started', '{}')"], {"run-start-event": ["live"]}),
@@ -348,6 +410,28 @@ CASES: list[tuple[list[str], dict[str, list[str]]]] = [
     (
         [ISSUE + "failed_attempts = 1, failed_run_id = %(moved)s WHERE id = 'AFU9-2'"],
         {"issue-failed-attempts": ["AFU9-2"]},
+    ),
+    ([ISSUE + "next_attempt_at = NULL WHERE id = 'AFU9-5'"], {"issue-plan": ["AFU9-5"]}),
+    ([ISSUE + "next_attempt_at = now() WHERE id = 'AFU9-1'"], {"issue-plan": ["AFU9-1"]}),
+    *(
+        ([ISSUE + PLANS.format(run) + " WHERE id = 'AFU9-1'"], {"issue-plan": ["AFU9-1"]})
+        for run in ("new", "moved", "blocked", "failed")
+    ),
+    (
+        [ISSUE + PLANS.format("moved") + " WHERE id = 'AFU9-2'"],
+        {"issue-plan": ["AFU9-2"]},
+    ),
+    ([ISSUE + "idempotency_token = %(queued)s WHERE id = 'AFU9-5'"], {"issue-token": ["AFU9-5"]}),
+    ([ISSUE + "idempotency_token = %(planned)s WHERE id = 'AFU9-5'"], {"issue-token": ["AFU9-5"]}),
+    (
+        [STEP + "timeout_at = now() WHERE id = %(step)s",
+         ISSUE + "idempotency_token = %(done)s WHERE id = 'AFU9-1'"],
+        {"issue-token": ["AFU9-1"]},
+    ),
+    ([ISSUE + """approval = approval || '{"version": 9}' WHERE id = 'AFU9-6'"""], {"issue-approval": ["AFU9-6"]}),
+    (
+        [EVENT + "event_data = '{}' WHERE event_id = %(AFU9-6: loop_approval_decided)s"],
+        {"issue-approval": ["AFU9-6"]},
     ),
 ]  # fmt: skip
 
