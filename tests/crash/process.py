@@ -1,7 +1,8 @@
 """Owns the process that dies: forked for one call of the handlers, killed with SIGKILL at the n-th of its points.
 
 Points lie between the effects that others can see: before and after each exchange with the database, whoever makes it,
-before and after each executor, after the answer. They are met, not listed: a first run, which lives, tells them.
+before and after each executor and each message, after the answer. They are met, not listed: a first run, which lives,
+tells them.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 
+from loop_runner import messages
 from loop_runner.executors import EXECUTORS
 from tests.conftest import Answer
+from tests.crash.run_queue import Queue
 from tests.crash.trial import Effect
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class Trace:
 
     points: list[str] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     answer: Answer | None = None
 
 
@@ -67,6 +71,8 @@ def _read(said: bytes) -> Trace:
                 trace.points.append(name)
             case {"effect": effect}:
                 trace.effects.append(Effect(**effect))
+            case {"message": body}:
+                trace.messages.append(body)
             case {"answer": answer}:
                 trace.answer = answer and Answer(**answer)
             case {"error": error}:
@@ -124,6 +130,15 @@ def _meet_points(pen: _Pen, executor: Executor) -> None:
         finally:
             pen.point("after the executor")
 
+    class Sending:
+        def send_message_batch(self, **batch: Any) -> dict[str, Any]:
+            pen.point("before the message")
+            for entry in batch["Entries"]:
+                pen.write("message", entry["MessageBody"])
+            pen.point("after the message")
+            return Queue().send_message_batch(**batch)
+
     psycopg.Connection.wait = waiting  # type: ignore[method-assign]
+    setattr(messages, "client", lambda *_args, **_options: Sending())  # noqa: B010
     for kind in EXECUTORS:
         EXECUTORS[kind] = executing  # type: ignore[index]

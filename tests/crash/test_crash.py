@@ -5,56 +5,36 @@ Whoever comes next recovers: the caller who got no answer and repeats its call, 
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from loop_runner import background
-from loop_runner.executors import EXECUTORS
 from loop_runner.executors.protocol import Completed, Failed
 from loop_runner.models import RunStatus
-from loop_runner.services import Services
 from tests.conftest import ACTOR, Answer, Client
-from tests.crash import process
+from tests.crash.crashes import (
+    Scenario,
+    assert_survives_a_crash_at_any_point,
+    the_caller_repeats_its_call,
+    the_sweep_comes_by,
+)
 from tests.crash.trial import Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loop_runner.executors.protocol import Executor, StepCall
-    from tests.conftest import Sql
-
-DOOMED = "doomed"
-"""application_name of the process that dies."""
-
-Call: TypeAlias = "Callable[[Trial, Client], Answer | None]"
+    from loop_runner.executors.protocol import StepCall
+    from tests.crash.crashes import Crashes, Recover
 
 
-def completes(_call: StepCall) -> Completed:
-    return Completed(facts={"built": True})
-
-
-def fails(_call: StepCall) -> Failed:
+def fails(_call: StepCall, _client: Client) -> Failed:
     return Failed("Trial.Broken", "it did not work")
 
 
-def breaks(_call: StepCall) -> Completed:
+def breaks(_call: StepCall, _client: Client) -> Completed:
     raise RuntimeError("a bug")
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What a process does when it is killed. The caller, who got no answer, repeats it, or the sweep comes by."""
-
-    name: str
-    call: Call
-    before: Callable[[Trial], object] = Trial.register
-    facts: dict[str, Any] = field(default_factory=lambda: {"ready": True})
-    executor: Executor = completes
-    after: Callable[[Trial], object] = lambda _trial: None
-    """What must hold after the recovery, beside what always must."""
 
 
 # --- before
@@ -159,8 +139,8 @@ SCENARIOS = [
     Scenario("a step completes", Trial.run),
     Scenario("a step completes after a skipped one", Trial.run, facts={"small": True, "ready": True}),
     Scenario("the run is blocked", Trial.run, facts={"small": True}),
-    Scenario("the step fails", Trial.run, executor=fails),
-    Scenario("the executor breaks", Trial.run, executor=breaks),
+    Scenario("the step fails", Trial.run, execute=fails),
+    Scenario("the executor breaks", Trial.run, execute=breaks),
     Scenario("the issue has ended", Trial.run, before=at_its_end),
     Scenario("a dry run", run_dry),
     Scenario("an Idempotency-Key", Trial.run_with_key, after=key_stands_for_one_run("execute")),
@@ -185,78 +165,9 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "PURGE_BATCH", 1)
 
 
-class Crashes:
-    """Runs a scenario in processes that die, each on an issue of its own."""
-
-    def __init__(self, scenario: Scenario, sql: Sql, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.scenario, self._sql, self._client, self._monkeypatch = scenario, sql, client, monkeypatch
-
-    def trial(self) -> Trial:
-        """An issue, brought to where the process begins."""
-        trial = Trial(self._sql, self._client, self.scenario.facts)
-        for kind in EXECUTORS:
-            self._monkeypatch.setitem(EXECUTORS, kind, trial.executor)
-        self.scenario.before(trial)
-        return trial
-
-    def process(self, trial: Trial, *, die_at: int | None = None) -> process.Trace:
-        """What the process did, once the server has seen that it is gone."""
-        settings = self._client.services.settings
-        doomed = replace(settings, database_url=f"{settings.database_url}?application_name={DOOMED}")
-        trace = process.run(
-            lambda: self.scenario.call(trial, Client(Services(doomed))), self.scenario.executor, die_at=die_at
-        )
-        trial.effects += trace.effects
-        deadline = time.monotonic() + 30
-        while self._sql("SELECT pid FROM pg_stat_activity WHERE application_name = %s", DOOMED):
-            assert time.monotonic() < deadline, "the server still serves the process that is gone"
-            time.sleep(0.002)
-        return trace
-
-
-@pytest.fixture
-def crashes(request: pytest.FixtureRequest, sql: Sql, client: Client, monkeypatch: pytest.MonkeyPatch) -> Crashes:
-    return Crashes(request.param, sql, client, monkeypatch)
-
-
-def the_caller_repeats_its_call(crashes: Crashes, trial: Trial) -> None:
-    answer = crashes.scenario.call(trial, trial.client)
-    assert answer is None or answer.status in {200, 201, 412}, answer.text
-
-
-def the_sweep_comes_by(_crashes: Crashes, trial: Trial) -> None:
-    trial.sweep(retention_days=1)
-    assert trial.expire() == []
-
-
 @pytest.mark.parametrize("recover", [the_caller_repeats_its_call, the_sweep_comes_by])
 @pytest.mark.parametrize("crashes", SCENARIOS, ids=lambda scenario: scenario.name.replace(" ", "-"), indirect=True)
 def test_process_killed_at_any_point_loses_nothing_and_repeats_nothing(
-    crashes: Crashes,
-    recover: Callable[[Crashes, Trial], None],
-    audit: Callable[[], None],
-    count: Callable[[str, int], None],
+    crashes: Crashes, recover: Recover, audit: Callable[[], None], count: Callable[[str, int], None]
 ) -> None:
-    undisturbed = crashes.trial()
-    points = crashes.process(undisturbed).points
-    recover(crashes, undisturbed)
-    for die_at in range(1, len(points) + 1):
-        trial = crashes.trial()
-        trace = crashes.process(trial, die_at=die_at)
-        assert trace.points == points[:die_at]
-        if trace.answer:
-            trial.assert_is_in_the_ledger(trace.answer)
-        audit()
-        lost = trial.expire()
-
-        recover(crashes, trial)
-        audit()
-        trial.assert_nothing_happened_twice()
-        crashes.scenario.after(trial)
-
-        trial.go_to_the_end()
-        audit()
-        trial.assert_nothing_happened_twice()
-        trial.assert_were_ended_as_lost(lost)
-        count("lost runs", len(lost))
-    count("crash points", len(points))
+    assert_survives_a_crash_at_any_point(crashes, recover, audit, count)

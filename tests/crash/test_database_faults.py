@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from psycopg.rows import DictRow
 
-    from loop_runner.executors.protocol import Completed, StepCall
+    from loop_runner.executors.protocol import StepCall, Waiting
+    from loop_runner.results import Result
     from tests.conftest import Answer
 
 SHORT_MS = 2_000
@@ -59,7 +60,7 @@ class Scene:
         self.trial, self.sql = trial, trial.sql
         self.during_step: Callable[[], object] = lambda: None
 
-    def execute(self, call: StepCall) -> Completed:
+    def execute(self, call: StepCall) -> Result | Waiting:
         self.during_step()
         self.during_step = lambda: None
         return self.trial.executor(call)

@@ -22,7 +22,8 @@ from tests.wire import Fault, Place, Proxy, Side
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from loop_runner.executors.protocol import Completed, StepCall
+    from loop_runner.executors.protocol import StepCall, Waiting
+    from loop_runner.results import Result
     from loop_runner.settings import Settings
     from tests.conftest import Sql
 
@@ -36,6 +37,8 @@ PATIENCE_SECONDS = 8.0
 
 BESIDE_EACH_OTHER = 12
 
+DONE = {200, 201, 202}
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -43,6 +46,7 @@ class Scenario:
 
     name: str
     call: Call
+    loop: str = "trial"
     is_registered: bool = True
     is_connected: bool = True
     is_repeatable: bool = True
@@ -54,6 +58,8 @@ SCENARIOS = [
     Scenario("run-with-a-key", Trial.run_with_key),
     Scenario("dry-run", lambda trial: trial.run(mode="dryRun")),
     Scenario("PUT", Trial.register, is_registered=False),
+    Scenario("run-of-a-function", Trial.run, loop="far"),
+    Scenario("background-run", Trial.run_in_background),
     Scenario("PATCH", lambda trial: trial.call(None, "PATCH", body={"x": 1}), is_repeatable=False),
 ]
 LOSSES = {Fault.CUT, Fault.TEAR, Fault.HALF_CLOSE}
@@ -73,7 +79,7 @@ class Wires:
         self.scenario, self._settings, self._sql = scenario, settings, sql
         self._trials: dict[str, Trial] = {}
 
-    def execute(self, call: StepCall) -> Completed:
+    def execute(self, call: StepCall) -> Result | Waiting:
         return self._trials[call.issue.id].executor(call)
 
     @contextmanager
@@ -83,7 +89,7 @@ class Wires:
         with Proxy(f"{self._settings.database_url}?application_name={name}") as proxy:
             services = Services(replace(self._settings, database_url=proxy.url))
             with closing(services.database):
-                trial = Trial(self._sql, Client(services), issue=name)
+                trial = Trial(self._sql, Client(services), issue=name, loop=self.scenario.loop)
                 self._trials[trial.issue] = trial
                 if self.scenario.is_registered:
                     self._register(trial)
@@ -109,7 +115,7 @@ class Wires:
         """Every message of an undisturbed call, and whether a statement can have been sent when it comes."""
         with self.process() as (trial, proxy):
             proxy.forget()
-            assert self.scenario.call(trial).status in {200, 201}
+            assert self.scenario.call(trial).status in DONE
             first = dict.fromkeys(Side, 0)
             if not self.scenario.is_connected:
                 first = {
@@ -162,7 +168,7 @@ def _suffer(wires: Wires, trial: Trial, proxy: Proxy, place: Place, fault: Fault
     wires.settle(trial)
     _assert_true(trial, answer, before)
     if fault is Fault.DELAY or (fault in LOSSES and is_connected and wires.scenario.is_repeatable):
-        assert answer.status in {200, 201}, answer.text
+        assert answer.status in DONE, answer.text
     assert len(trial.runs()) <= 1, "what was lost was looked for"
 
     trial.timeout_ms = 29_000
@@ -171,19 +177,19 @@ def _suffer(wires: Wires, trial: Trial, proxy: Proxy, place: Place, fault: Fault
         (live,) = trial.expire()
         assert again.json["error"]["details"]["runId"] == str(live["id"])
         again = wires.scenario.call(trial)
-    assert again.status in {200, 201}, again.text
+    assert again.status in DONE, again.text
     trial.assert_is_in_the_ledger(again)
-    if wires.scenario.call is Trial.run_with_key:
+    if wires.scenario.call in {Trial.run_with_key, Trial.run_in_background}:
         (run,) = (run for run in trial.runs() if run["idempotency_key"])
         assert again.json["runId"] == str(run["id"])
-        assert answer.status != 200 or answer.json["runId"] == again.json["runId"]
+        assert answer.status not in DONE or answer.json["runId"] == again.json["runId"]
     trial.go_to_the_end()
     trial.assert_nothing_happened_twice()
 
 
 def _assert_true(trial: Trial, answer: Answer, before: dict[str, list[dict[str, object]]]) -> None:
     """The answer is one of the contract's, and says what has become of the call."""
-    if answer.status in {200, 201}:
+    if answer.status in DONE:
         trial.assert_is_in_the_ledger(answer)
         return
     assert (answer.status, answer.error) == (503, "UNAVAILABLE"), answer.text
