@@ -1,5 +1,6 @@
 -- Records a decision on the issue as it is now: it counts for this version and for no other. With four eyes nobody approves
--- what they registered or ran into themselves: persons and the principals that may speak for them are compared.
+-- what they registered or ran into themselves: persons and the principals that may speak for them are compared. The same
+-- decision again stays as it is.
 --
 -- request: issueId, ifMatch [versions], decision, actor, stepNumber, stepType, fourEyes, version;
 --          optional principal, comment
@@ -9,6 +10,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_issue loop_issues;
     v_other jsonb;
+    v_new   jsonb;
     v_now   timestamptz;
 BEGIN
     SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId' FOR NO KEY UPDATE;
@@ -31,18 +33,19 @@ BEGIN
         END IF;
     END IF;
 
-    UPDATE loop_issues
-    SET approval = jsonb_strip_nulls(jsonb_build_object(
+    v_new := jsonb_strip_nulls(jsonb_build_object(
         'decision', request ->> 'decision', 'actor', request ->> 'actor', 'principal', request ->> 'principal',
-        'comment', request ->> 'comment', 'at', v_now, 'version', v_issue.version,
-        'step_number', request -> 'stepNumber'))
-    WHERE id = v_issue.id;
+        'comment', request ->> 'comment', 'version', v_issue.version, 'step_number', request -> 'stepNumber'));
 
-    INSERT INTO loop_events (issue_id, event_type, event_data, occurred_at)
-    VALUES (v_issue.id, 'loop_approval_decided', jsonb_strip_nulls(jsonb_build_object(
-        'actor', request ->> 'actor', 'principal', request ->> 'principal', 'decision', request ->> 'decision',
-        'comment', request ->> 'comment', 'version', v_issue.version, 'stepNumber', request -> 'stepNumber',
-        'stepType', request ->> 'stepType')), v_now);
+    IF v_new IS DISTINCT FROM v_issue.approval - 'at' THEN
+        UPDATE loop_issues
+        SET approval = v_new || jsonb_build_object('at', v_now)
+        WHERE id = v_issue.id;
+
+        INSERT INTO loop_events (issue_id, event_type, event_data, occurred_at)
+        VALUES (v_issue.id, 'loop_approval_decided', v_new - 'step_number' || jsonb_build_object(
+            'stepNumber', request -> 'stepNumber', 'stepType', request ->> 'stepType'), v_now);
+    END IF;
     RETURN jsonb_build_object('outcome', 'decided') || loop_get_issue(v_issue.id);
 END
 $$;

@@ -96,6 +96,11 @@ def failed_with_a_retry_that_is_due(trial: Trial) -> None:
     trial.let_time_pass()
 
 
+def needs_an_approval(trial: Trial) -> None:
+    trial.register()
+    assert trial.run().json["blocker"]["code"] == "APPROVAL_REQUIRED"
+
+
 def held(trial: Trial) -> None:
     trial.register()
     assert hold(trial, trial.client).status == 200
@@ -293,6 +298,14 @@ SCENARIOS = [
         loop="told",
         execute=is_cancelled_and_tells,
         after=outcome_is_kept_and_the_issue_stays,
+        recoveries=CALLER,
+    ),
+    Scenario(
+        "an approval",
+        Trial.decide,
+        before=needs_an_approval,
+        loop="decided",
+        after=is_told_at_most_once("loop_approval_decided"),
         recoveries=CALLER,
     ),
     Scenario("a hold", hold, after=hold_ends, recoveries=CALLER),
