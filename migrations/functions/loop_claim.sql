@@ -49,6 +49,8 @@ BEGIN
                 RETURN jsonb_build_object('outcome', 'keyReused', 'run', to_jsonb(v_keyed));
             ELSIF v_keyed.queued_at IS NOT NULL THEN
                 NULL; -- its answer was that it is queued, and still is
+            ELSIF v_keyed.loop_status = 'paused' AND v_keyed.lease_expires_at > v_now THEN
+                NULL; -- its answer was that it waits, and still is
             ELSIF v_keyed.status IN ('pending', 'running') AND v_keyed.lease_expires_at > v_now THEN
                 RETURN jsonb_build_object('outcome', 'conflict', 'now', v_now, 'run', to_jsonb(v_keyed));
             ELSIF v_keyed.status IN ('pending', 'running') THEN

@@ -219,6 +219,7 @@ SCENARIOS = [
         loop="told",
         execute=waits,
         after=key_stands_for_one_run,
+        recoveries=(*AT_ONCE, *CALLER, *SWEEP),
     ),
     Scenario(
         "a task is told before it is parked",
