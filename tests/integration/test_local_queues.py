@@ -80,7 +80,7 @@ number = 1
 type = "WORK"
 from = ["OPEN"]
 to = "DONE"
-timeout_seconds = 600
+timeout_seconds = 240
 executor = { kind = "lambda", function = "slow" }
 """
 
@@ -266,7 +266,7 @@ def test_each_folder_with_an_app_is_a_function_that_does_not_see_the_database(st
 
 def test_function_may_run_as_long_as_the_longest_step_that_invokes_it(project: Path) -> None:
     with small_stack(project, {"STEPS_DIR": str(project / "my-steps")}) as stack:
-        assert 590 < stack.invoke("slow", {})["seconds"] <= 600
+        assert 230 < stack.invoke("slow", {})["seconds"] <= 240
         assert 20 < stack.invoke("quick", {})["seconds"] <= 30
 
 
