@@ -35,7 +35,7 @@ BEGIN
 
     v_new := jsonb_strip_nulls(jsonb_build_object(
         'decision', request ->> 'decision', 'actor', request ->> 'actor', 'principal', request ->> 'principal',
-        'comment', request ->> 'comment', 'version', v_issue.version, 'step_number', request -> 'stepNumber'));
+        'comment', request ->> 'comment', 'version', v_issue.version, 'stepNumber', request -> 'stepNumber'));
 
     IF v_new IS DISTINCT FROM v_issue.approval - 'at' THEN
         UPDATE loop_issues
@@ -43,8 +43,8 @@ BEGIN
         WHERE id = v_issue.id;
 
         INSERT INTO loop_events (issue_id, event_type, event_data, occurred_at)
-        VALUES (v_issue.id, 'loop_approval_decided', v_new - 'step_number' || jsonb_build_object(
-            'stepNumber', request -> 'stepNumber', 'stepType', request ->> 'stepType'), v_now);
+        VALUES (v_issue.id, 'loop_approval_decided', v_new || jsonb_build_object(
+            'stepType', request ->> 'stepType'), v_now);
     END IF;
     RETURN jsonb_build_object('outcome', 'decided') || loop_get_issue(v_issue.id);
 END

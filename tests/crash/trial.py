@@ -155,6 +155,11 @@ class Trial:
             self.issue,
         )
         self.sql(
+            "UPDATE loop_issues SET next_attempt_sent_at = clock_timestamp() - interval '1 h'"
+            " WHERE id = %s AND next_attempt_sent_at IS NOT NULL",
+            self.issue,
+        )
+        self.sql(
             "UPDATE loop_runs SET sent_at = sent_at - interval '1 h' WHERE issue_id = %s AND status = 'pending'",
             self.issue,
         )
