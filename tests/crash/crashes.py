@@ -69,6 +69,7 @@ def the_sweep_comes_by(_crashes: Crashes, trial: Trial) -> list[DictRow]:
     lost = trial.expire()
     trial.sweep(retention_days=1)
     assert trial.expire() == []
+    trial.assert_goes_on_as_planned(lost)
     return lost
 
 
@@ -78,7 +79,10 @@ def messages_come_again(_crashes: Crashes, trial: Trial) -> list[DictRow]:
     trial.deliver()
     lost = trial.expire(only="running")
     trial.sweep()
+    trial.assert_goes_on_as_planned(lost)
     trial.deliver_what_the_sweep_sends()
+    assert "pending" not in {run["status"] for run in trial.runs()}
+    assert trial.row()["next_attempt_at"] is None
     return lost
 
 

@@ -238,7 +238,7 @@ SCENARIOS = [
     ),
     Scenario("a result that fails", tell_failure, before=waiting, loop="told", recoveries=MESSAGES),
     Scenario("a heartbeat", beat, before=waiting, loop="told", recoveries=(*AT_ONCE, *SWEEP)),
-    Scenario("a message begins a run", deliver_the_last_message, before=queued, loop="far", recoveries=MESSAGES),
+    Scenario("a message begins a run", deliver_the_last_message, before=queued, recoveries=MESSAGES),
     Scenario(
         "a background run",
         Trial.run_in_background,

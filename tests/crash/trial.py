@@ -269,6 +269,13 @@ class Trial:
                 now["completed_at"] + timedelta(seconds=seconds) if seconds is not None else None,
             )
 
+    def assert_goes_on_as_planned(self, lost: list[DictRow]) -> None:
+        """The issue, once a lost run has been ended: by itself exactly if that run says when."""
+        for each in lost:
+            run, issue = self.sql.one("SELECT * FROM loop_runs WHERE id = %s", each["id"]), self.row()
+            plan = (run["retry_at"], run["id"]) if run["retry_at"] else (None, None)
+            assert (issue["next_attempt_at"], issue["next_attempt_after"]) == plan
+
     def assert_is_in_the_ledger(self, answer: Answer) -> None:
         """What was answered is so."""
         if answer.status == 200 and answer.json["schemaVersion"] == "loop.runNextStep.v1":
