@@ -79,7 +79,7 @@ class Workers:
 
     def busy_pids(self) -> list[int]:
         """Processes that are within a call now."""
-        return [worker.pid for worker in self._busy]
+        return [worker.pid for worker in list(self._busy)]  # asked from other threads than the loop's
 
     def pids(self) -> list[int]:
         """Every process that was started and not found dead yet."""
