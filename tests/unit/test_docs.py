@@ -243,3 +243,10 @@ def test_readme_puts_the_database_of_make_dev_into_the_variables_of_sam(tmp_path
 )
 def test_each_link_leads_to_a_file(page: str, target: str) -> None:
     assert (ROOT / page).parent.joinpath(target).exists()
+
+
+def test_each_test_that_the_page_on_reliability_names_is_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs/reliability.md").read_text())
+    assert named
+    for path, test in named:
+        assert f"def {test}(" in (ROOT / path).read_text(), f"{path}::{test}"
