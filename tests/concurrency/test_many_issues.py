@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from tests.aging import let_days_pass
 
 from functions.run_sweeper import app as run_sweeper
 from loop_runner import background
 from loop_runner.background import SWEEPER
 from loop_runner.claims import Claim, ClaimRequest
 from loop_runner.models import RunMode
+from tests.aging import let_days_pass
 from tests.concurrency.conftest import open_gates
 from tests.conftest import Context
 
