@@ -502,7 +502,7 @@ BEGIN
         UNION ALL
         SELECT
             'issue-plan', 'loop_issues',
-            'What an issue plans was planned by a run of its that has ended: failed with retry_at, or completed; none is live', ARRAY(
+            'What an issue plans was planned by a run of its that has ended: failed with retry_at, or completed; none is at work', ARRAY(
                 SELECT i.id
                 FROM loop_issues AS i
                 LEFT JOIN runs AS p ON p.id = i.next_attempt_after
@@ -510,9 +510,9 @@ BEGIN
                     OR (i.next_attempt_after IS NOT NULL AND (
                         p.id IS NULL OR p.issue_id <> i.id
                         OR (p.status <> 'completed' AND (p.status <> 'failed' OR p.retry_at IS NULL))
-                        OR EXISTS (
-                            SELECT FROM runs AS r WHERE r.issue_id = i.id AND r.is_of_call AND NOT r.has_ended
-                        )
+                        OR (i.hold IS NULL AND EXISTS ( -- a queued one has not taken the plan's place yet
+                            SELECT FROM runs AS r WHERE r.issue_id = i.id AND r.is_of_call AND r.status = 'running'
+                        ))
                     ))
                 ORDER BY i.id
             )

@@ -14,15 +14,14 @@ from tools.soak.judge import violations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.conftest import Client, Sql
 
 SHORT = Plan(duration=8, between_crashes=0.7, between_restarts=3.5, between_sweeps=1, progress=60)
 
 
-def test_load_with_crashes_and_restarts_leaves_no_violation(tmp_path: Path, count: Callable[..., None]) -> None:
-    result = soak(SHORT, tmp_path)
+def test_load_with_crashes_and_restarts_leaves_no_violation(count: Callable[..., None]) -> None:
+    result = soak(SHORT)
     count("requests", result.requests)
     count("violations", len(result.violations))
     assert result.violations == []

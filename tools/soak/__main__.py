@@ -35,6 +35,9 @@ TIMEOUTS: Final = {
 }
 """Seconds: shorter than deployed, so that leases end and lost runs are seen to be taken over."""
 
+PATIENCE_SECONDS: Final = 8
+"""A call that met a database which was away may be answered so much later."""
+
 _KILLED: Final = ("RunNextStepFunction", "RunNextStepFunction", "LoopApiFunction", "RunWorkerFunction")
 
 
@@ -66,15 +69,17 @@ class Result:
         )
 
 
-def soak(plan: Plan, folder: Path) -> Result:
-    """Run the plan on a stack of its own, with its data below ``folder``; Ctrl-C ends it early, judged all the same."""
+def soak(plan: Plan) -> Result:
+    """Run the plan on a stack of its own, which leaves nothing behind; Ctrl-C ends it early, judged all the same."""
     kept = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "LOOPS_DIR", "STEPS_DIR"}}
-    stack = Stack(
-        port=0, data_folder=folder / "postgres", log_file=folder / "functions.log", timeouts=TIMEOUTS, environment=kept
-    )
-    with stack:
-        assert stack.server is not None  # noqa: S101  no DATABASE_URL was given
-        return _Soak(plan, stack, stack.server).run()
+    with tempfile.TemporaryDirectory(prefix="loop-runner-soak-") as name:
+        folder = Path(name)
+        stack = Stack(
+            port=0, data_folder=folder, log_file=folder / "functions.log", timeouts=TIMEOUTS, environment=kept
+        )
+        with stack:
+            assert stack.server is not None  # noqa: S101  no DATABASE_URL was given
+            return _Soak(plan, stack, stack.server).run()
 
 
 class _Soak:
@@ -85,6 +90,9 @@ class _Soak:
         self._chance = random.Random(0)  # noqa: S311
         self._record = Record()
         self._crashes = self._restarts = 0
+        self._begun = time.monotonic()
+        self._away: list[tuple[float, float]] = []
+        """From when to when the database was."""
 
     def run(self) -> Result:
         stop = threading.Event()
@@ -99,11 +107,21 @@ class _Soak:
             if caller.is_alive():
                 self._record.add(wrong=f"{caller.name} hangs")
         self._settle()
-        found = self._record.wrong + violations(self._stack.database_url, self._record.told)
+        found = self._record.wrong + self._faults() + violations(self._stack.database_url, self._record.told)
         return Result(self._record.requests, self._count("true"), self._crashes, self._restarts, found)
 
+    def _faults(self) -> list[str]:
+        """What was refused without a reason: a process that was killed loses one call, a database away refuses calls."""
+        found = []
+        if len(self._record.lost) > self._crashes:
+            found.append(f"{len(self._record.lost)} calls were lost, {self._crashes} processes were killed")
+        for at in self._record.unavailable:
+            if not any(begun <= at <= ended + PATIENCE_SECONDS for begun, ended in self._away):
+                found.append(f"a call was UNAVAILABLE {at - self._begun:.1f} s after the begin, the database was there")
+        return found
+
     def _make_trouble(self) -> None:
-        plan, begun = self._plan, time.monotonic()
+        plan, begun = self._plan, self._begun
         crash_at, restart_at = begun + plan.between_crashes, begun + plan.between_restarts
         sweep_at, progress_at = begun + plan.between_sweeps, begun + plan.progress
         while (now := time.monotonic()) < begun + plan.duration:
@@ -136,10 +154,12 @@ class _Soak:
         return True
 
     def _restart(self) -> None:
+        begun = time.monotonic()
         if self._restarts % 2:
             self._server.kill()
         self._server.restart()
         self._restarts += 1
+        self._away.append((begun, time.monotonic()))
 
     def _sweep(self) -> None:
         with contextlib.suppress(StackError):  # killed, or the database is away: the next one comes
@@ -166,8 +186,7 @@ def main() -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         print(f"DURATION={text} is not a number of seconds", file=sys.stderr)
         return 1
-    with tempfile.TemporaryDirectory(prefix="loop-runner-soak-") as folder:
-        result = soak(Plan(float(text)), Path(folder))
+    result = soak(Plan(float(text)))
     for violation in result.violations[:100]:
         print(violation[:400])
     print(result)

@@ -44,12 +44,17 @@ class Told:
 
 @dataclass
 class Record:
-    """What all callers did and were told. ``wrong`` are answers that nobody should get."""
+    """What all callers did and were told. ``wrong`` are answers that nobody should get.
+
+    When calls were ``lost`` with their process, or the database ``unavailable``, on time.monotonic.
+    """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     requests: int = 0
     told: list[Told] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    lost: list[float] = field(default_factory=list)
+    unavailable: list[float] = field(default_factory=list)
 
     def add(self, told: Told | None = None, wrong: str | None = None, requests: int = 0) -> None:
         """Keep what a caller was told, or what was wrong, and count."""
@@ -218,17 +223,20 @@ class Caller(threading.Thread):
             return None
         wrong = None
         if answer.status in _FAULTS:
-            wrong = None if _is_expected_fault(answer) else f"{method} {path}: {answer.status} {answer.body!r}"
+            wrong = self._fault(method, path, answer)
             time.sleep(0.05)
         elif answer.status not in _EXPECTED:
             wrong = f"{method} {path}: {answer.status} {answer.body!r}"
         self._record.add(wrong=wrong, requests=1)
         return answer
 
-
-def _is_expected_fault(answer: Answer) -> bool:
-    """A killed process is API Gateway's own 500 or 503; a database that is away is our 503, with when to come back."""
-    content = answer.json()
-    if "error" not in content:
-        return "message" in content
-    return content["error"]["code"] == "UNAVAILABLE" and "retry-after" in answer.headers
+    def _fault(self, method: str, path: str, answer: Answer) -> str | None:
+        """A killed process is API Gateway's own 500 or 503; a database that is away our 503, with when to come back."""
+        content = answer.json()
+        if "error" not in content and "message" in content:
+            self._record.lost.append(time.monotonic())
+        elif content["error"]["code"] == "UNAVAILABLE" and "retry-after" in answer.headers:
+            self._record.unavailable.append(time.monotonic())
+        else:
+            return f"{method} {path}: {answer.status} {answer.body!r}"
+        return None

@@ -84,8 +84,10 @@ class _Connection(psycopg.Connection["DictRow"]):
 class Database:
     """Connects when first used; a connection that broke is replaced. Waits never longer than the invocation has."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, statement_seconds: float = STATEMENT_TIMEOUT_SECONDS) -> None:
+        """``statement_seconds``: how long an answer is waited for, within the deadline."""
         self._url = url
+        self._statement_seconds = statement_seconds
         self._connection: _Connection | None = None
         self.deadline = math.inf
         """Until when this invocation can wait, on time.monotonic."""
@@ -190,7 +192,7 @@ class Database:
                 connect_timeout=CONNECT_TIMEOUT_SECONDS,
                 tcp_user_timeout=CONNECT_TIMEOUT_SECONDS * 1000,  # a peer that went away in silence
             )
-        self._connection.deadline = min(time.monotonic() + STATEMENT_TIMEOUT_SECONDS, self.deadline)
+        self._connection.deadline = min(time.monotonic() + self._statement_seconds, self.deadline)
         return self._connection
 
     def close(self) -> None:
