@@ -111,13 +111,15 @@ class _Soak:
         return Result(self._record.requests, self._count("true"), self._crashes, self._restarts, found)
 
     def _faults(self) -> list[str]:
-        """What was refused without a reason: a process that was killed loses one call, a database away refuses calls."""
+        """What was refused without a reason: a killed process loses one call, a database that is away refuses calls."""
         found = []
         if len(self._record.lost) > self._crashes:
             found.append(f"{len(self._record.lost)} calls were lost, {self._crashes} processes were killed")
-        for at in self._record.unavailable:
-            if not any(begun <= at <= ended + PATIENCE_SECONDS for begun, ended in self._away):
-                found.append(f"a call was UNAVAILABLE {at - self._begun:.1f} s after the begin, the database was there")
+        found += [
+            f"a call was UNAVAILABLE {at - self._begun:.1f} s after the begin, the database was there"
+            for at in self._record.unavailable
+            if not any(begun <= at <= ended + PATIENCE_SECONDS for begun, ended in self._away)
+        ]
         return found
 
     def _make_trouble(self) -> None:
