@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from loop_runner.executors import EXECUTORS
 from loop_runner.observability import logger
@@ -76,7 +83,7 @@ RESULTS: dict[str, Result] = {
     "unknown": Failed("Broken", "nobody knows", is_unknown=True),
 }
 ON = {"NEW": "FETCHED", "APPROVED": "DONE"}
-outcomes = st.sampled_from(["completed", "completed", "busy", "busy", "broken", "unknown"])
+outcomes = st.sampled_from(["completed", "completed", "busy", "busy", "busy", "broken", "unknown"])
 
 
 class Far(RuleBasedStateMachine):
@@ -86,15 +93,18 @@ class Far(RuleBasedStateMachine):
         super().__init__()
         self.far, self.count = steps, count
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(start=st.sampled_from(["NEW", "NEW", "NEW", "FETCHED", "ASKED", "ASKED", "APPROVED"]))
+    def begin(self, start: str) -> None:
         self.far.client.context = Context()
         for table in ("loop_run_steps", "loop_events", "loop_runs", "loop_issues"):
             self.far.sql(f"DELETE FROM {table}")
         self.far.calls.clear()
         self.far.sent.all.clear()
         self.far.register("tour", actor="reg")
-        self.state, self.is_held, self.attempts = "NEW", False, 0
+        self.state, self.is_held, self.attempts = start, False, 0
+        if start != "NEW":
+            body = {"state": start, "reason": "to begin there"}
+            assert self.far.client("POST", "/api/loop/issues/A-1/state", body, "op").status == 200
         self.live: str | None = None
         self.waits_for: str | None = None
         self.plan: str | None = None
@@ -157,16 +167,23 @@ class Far(RuleBasedStateMachine):
         else:
             assert answer.status == 200
             self.assert_run(answer.json["runId"], self.goes_on(answer.json["runId"]))
-        if repeats:
+        if repeats and self.far.sent.all:
             self.deliver(will, 0)
 
-    @rule(will=outcomes, which=st.integers(0, 50))
+    @precondition(lambda self: self.far.sent.all)
+    @rule(will=outcomes, which=st.sampled_from([0, 0, 0, 0, 1, 2, 5]))
     def deliver(self, will: str, which: int) -> None:
-        """Any message that was ever sent, the newest most often."""
-        if not self.far.sent.all:
-            return
-        self.will = will
+        """A message that was ever sent, the newest most often."""
         message, _ = self.far.sent.all[-1 - which % len(self.far.sent.all)]
+        self.work(message, will)
+
+    @precondition(lambda self: self.plan and self.is_due)
+    @rule(will=outcomes)
+    def deliver_what_is_due(self, will: str) -> None:
+        self.work({"issueId": "A-1", "after": str(self.plan)}, will)
+
+    def work(self, message: dict[str, str], will: str) -> None:
+        self.will = will
         before = len(self.far.runs())
         self.far.work(message)
         run_id, after = message.get("runId"), message.get("after")
@@ -179,12 +196,11 @@ class Far(RuleBasedStateMachine):
         else:
             assert len(self.far.runs()) == before
 
-    @rule(what=st.sampled_from(["completed", "again", "failed", "beat", "wrong"]))
+    @precondition(lambda self: any(call.task_token for call in self.far.calls))
+    @rule(what=st.sampled_from(["completed", "completed", "again", "failed", "beat", "wrong"]))
     def tell(self, what: str) -> None:
-        run = next((run for run in reversed(self.far.runs()) if run["step"] == 2), None)
-        if run is None:
-            return
-        run_id, token = str(run["id"]), next(str(c.task_token) for c in self.far.calls if c.run_id == run["id"])
+        asked = next(call for call in reversed(self.far.calls) if call.task_token)
+        run_id, token = str(asked.run_id), str(asked.task_token)
         path = f"/api/loop/runs/{run_id}"
         if what == "wrong":
             assert self.far.client("POST", f"{path}/heartbeat", {"taskToken": "guessed"}).status == 403
@@ -207,12 +223,11 @@ class Far(RuleBasedStateMachine):
                 self.moves("NEW" if what == "again" else "ASKED")
             self.assert_run(run_id, "failed" if what == "failed" else "completed")
 
+    @precondition(lambda self: self.live or self.plan)
     @rule()
     def cancel(self) -> None:
         """The live run, else the newest."""
         runs = self.far.runs()
-        if not runs:
-            return
         run_id = self.live or str(runs[-1]["id"])
         answer = self.far.client("POST", f"/api/loop/runs/{run_id}/cancel", {"reason": "not any more"})
         if self.live:
@@ -258,19 +273,21 @@ class Far(RuleBasedStateMachine):
         if self.far.issue()["version"] != before:
             self.decision = None
 
-    @rule(how=st.sampled_from(["lease", "due"]))
-    def time_passes(self, how: str) -> None:
-        if how == "due":
-            self.far.let_be_due()
-            self.is_due = True
-            return
+    @precondition(lambda self: self.plan and not self.is_due)
+    @rule()
+    def plan_is_due(self) -> None:
+        self.far.let_be_due()
+        self.is_due = True
+
+    @precondition(lambda self: self.live)
+    @rule()
+    def lease_is_over(self) -> None:
+        was_live, was_waiting = str(self.live), self.waits_for
         self.far.lose_lease()
-        was_live, was_waiting = self.live, self.waits_for
         self.far.sweep()
-        if was_live:
-            self.ends()
-            self.assert_run(was_live, "failed")
-            self.attempts += bool(was_waiting)
+        self.ends()
+        self.assert_run(was_live, "failed")
+        self.attempts += bool(was_waiting)
 
     # ------------------------------------------------------------------------------------------------ what holds
 
@@ -317,8 +334,8 @@ def test_interleavings_of_steps_that_are_executed_elsewhere_are_as_the_model_has
     for kind in ("lambda", "callback"):
         monkeypatch.setitem(EXECUTORS, kind, execute)
     bounded = settings(
-        max_examples=30,
-        stateful_step_count=30,
+        max_examples=300,
+        stateful_step_count=25,
         deadline=None,
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),

@@ -103,7 +103,7 @@ class _Soak:
             self._make_trouble()
         stop.set()
         for caller in callers:
-            caller.join(90)
+            caller.join(150)  # a call may take 40 s, and what follows from it another one or two
             if caller.is_alive():
                 self._record.add(wrong=f"{caller.name} hangs")
         self._settle()

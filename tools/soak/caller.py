@@ -151,6 +151,8 @@ class Caller(threading.Thread):
             headers["prefer"] = "respond-async"
         blocked, is_over, actor = None, False, self._chance.choice(ACTORS)
         for _ in range(self._chance.choice([1, 1, 2, 3]) if key else 1):
+            if self._stop_event.is_set():
+                break
             answer = self._call("POST", f"{path}/run-next-step", body, headers, actor)
             if answer is None or answer.status not in {200, 202}:
                 continue
@@ -217,7 +219,7 @@ class Caller(threading.Thread):
         """Make a call; None where its answer was lost. An answer that nobody should get is kept as wrong."""
         who = actor or self._chance.choice(ACTORS)
         try:
-            answer = request(self._url, method, path, body, {"x-afu9-sub": who, **(headers or {})}, timeout=60)
+            answer = request(self._url, method, path, body, {"x-afu9-sub": who, **(headers or {})}, timeout=40)
         except (OSError, http.client.HTTPException) as error:
             self._record.add(wrong=f"{method} {path}: {error!r}", requests=1)
             return None
