@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Client, Sql
 
-SHORT = Plan(duration=8, between_crashes=0.7, between_restarts=3.5, between_sweeps=1, progress=60)
+SHORT = Plan(duration=8, between_crashes=0.7, between_restarts=3.5, between_sweeps=1, progress=60, is_strict=False)
 
 
 def test_load_with_crashes_and_restarts_leaves_no_violation(count: Callable[..., None]) -> None:
