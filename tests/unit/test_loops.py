@@ -186,6 +186,165 @@ def test_exactly_one_step_leaves_each_state_that_is_not_final(loop: Loop) -> Non
         assert loop.step_leaving(state) is (leaving[0] if leaving else None)
 
 
+# --- steps that are executed elsewhere
+
+LAMBDA = VALID.replace('{ kind = "transition" }', '{ kind = "lambda", function = "work" }', 1)
+CALLBACK = VALID.replace(
+    '{ kind = "transition" }', '{ kind = "callback", function = "ask", heartbeat_seconds = 60 }', 1
+)
+APPROVAL = VALID.replace('{ kind = "transition" }', '{ kind = "approval" }', 1)
+RETRY = '[[steps.retry]]\nErrorEquals = ["Busy"]\n'
+
+
+def with_step(text: str, lines: str) -> str:
+    """With these lines in the first step."""
+    return text.replace('to = "B"\n', f'to = "B"\n{lines}\n', 1)
+
+
+def with_policy(lines: str) -> str:
+    """With a retry policy of the first step."""
+    return LAMBDA.replace(TWO, f"[[steps.retry]]\n{lines}\n{TWO}")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "reason"),
+    [
+        pytest.param(with_step(VALID, "timeout_seconds = 5"), "steps.0: timeout_seconds",
+                     "goes with the executors lambda and callback, this one is transition",
+                     id="timeout of a transition"),
+        pytest.param(with_step(APPROVAL, "timeout_seconds = 5"), "steps.0: timeout_seconds", "this one is approval",
+                     id="timeout of an approval"),
+        pytest.param(VALID.replace(TWO, RETRY + TWO), "steps.0: retry", "this one is transition",
+                     id="retry of a transition"),
+        pytest.param(APPROVAL.replace(TWO, RETRY + TWO), "steps.0: retry", "this one is approval",
+                     id="retry of an approval"),
+        pytest.param(with_step(LAMBDA, "timeout_seconds = 0"), "steps.0.timeout_seconds", "greater than or equal to 1",
+                     id="no time"),
+        pytest.param(with_step(LAMBDA, "timeout_seconds = 1.5"), "steps.0.timeout_seconds", "integer",
+                     id="half a second"),
+        pytest.param(with_step(LAMBDA, "timeout_seconds = 301"), "steps.0: timeout_seconds",
+                     "at most 300 for a lambda step; use a callback", id="a lambda that the worker cannot wait for"),
+        pytest.param(with_step(CALLBACK, "timeout_seconds = 31536001"), "steps.0.timeout_seconds",
+                     "less than or equal to 31536000", id="more than a year"),
+        pytest.param(with_step(CALLBACK, "timeout_seconds = 59"), "steps.0: executor.heartbeat_seconds",
+                     "is longer than the step's timeout, 59 s", id="a heartbeat after the end"),
+        pytest.param(CALLBACK.replace("heartbeat_seconds = 60", "heartbeat_seconds = 0"),
+                     "steps.0.executor.heartbeat_seconds", "greater than or equal to 1", id="no heartbeat"),
+        pytest.param(LAMBDA.replace('function = "work"', 'function = "work", heartbeat_seconds = 1'),
+                     "steps.0.executor.heartbeat_seconds", "not permitted", id="heartbeats of a lambda"),
+        pytest.param(LAMBDA.replace(', function = "work"', ""), "steps.0.executor.function", "required",
+                     id="a lambda without a function"),
+        pytest.param(CALLBACK.replace('function = "ask", ', ""), "steps.0.executor.function", "required",
+                     id="a callback without a function"),
+        pytest.param(LAMBDA.replace('"work"', '"arn:aws:lambda:eu-west-1:1:function:work"'),
+                     "steps.0.executor.function", "match pattern", id="a function by its ARN"),
+        pytest.param(LAMBDA.replace('"work"', f'"{"w" * 65}"'), "steps.0.executor.function", "match pattern",
+                     id="a function of a long name"),
+        pytest.param(APPROVAL.replace('"approval"', '"approval", four_eyes = 2'), "steps.0.executor.four_eyes",
+                     "boolean", id="as many eyes"),
+        pytest.param(APPROVAL.replace('"approval"', '"approval", function = "x"'), "steps.0.executor.function",
+                     "not permitted", id="a function that approves"),
+        pytest.param(with_step(VALID, 'outcomes = { gone = "C" }'), "steps.0: outcomes",
+                     "a transition has no outcome but the one that `to` names", id="outcomes of a transition"),
+        pytest.param(with_step(APPROVAL, 'outcomes = { rejected = "C", later = "A" }'), "steps.0: outcomes",
+                     "an approval has the outcome rejected and no other", id="another outcome of an approval"),
+        pytest.param(with_step(LAMBDA, "outcomes = {}"), "steps.0.outcomes", "at least 1", id="no outcomes"),
+        pytest.param(with_step(LAMBDA, 'outcomes = { gone = "Z" }'), "steps.ONE.outcomes.gone", "Z is undefined",
+                     id="an outcome to nowhere"),
+        pytest.param(with_step(LAMBDA, 'outcomes = { "to do" = "C" }'), "steps.0.outcomes.to do.[key]", "match pattern",
+                     id="an outcome with a space"),
+        pytest.param(with_step(LAMBDA, 'outcomes = ["C"]'), "steps.0.outcomes", "dictionary", id="a list of outcomes"),
+        pytest.param(with_policy('ErrorEquals = ["States.ALL"]\n[[steps.retry]]\nErrorEquals = ["Busy"]'),
+                     "steps.0: retry", "States.ALL is for the last policy, those after it would never match",
+                     id="a policy that never matches"),
+        pytest.param(with_policy('ErrorEquals = ["States.ALL", "Busy"]'), "steps.0.retry.0: ErrorEquals",
+                     "States.ALL stands alone", id="any error and another"),
+        pytest.param(with_policy("MaxAttempts = 1"), "steps.0.retry.0.ErrorEquals", "required", id="no errors"),
+        pytest.param(with_policy("ErrorEquals = []"), "steps.0.retry.0.ErrorEquals", "at least 1", id="empty errors"),
+        pytest.param(with_policy('ErrorEquals = ["A"]\nIntervalSeconds = 0'), "steps.0.retry.0.IntervalSeconds",
+                     "greater than or equal to 1", id="no interval"),
+        pytest.param(with_policy('ErrorEquals = ["A"]\nMaxAttempts = -1'), "steps.0.retry.0.MaxAttempts",
+                     "greater than or equal to 0", id="fewer than no retries"),
+        pytest.param(with_policy('ErrorEquals = ["A"]\nBackoffRate = 0.5'), "steps.0.retry.0.BackoffRate",
+                     "greater than or equal to 1", id="a shrinking delay"),
+        pytest.param(with_policy('ErrorEquals = ["A"]\nBackoffRate = nan'), "steps.0.retry.0.BackoffRate",
+                     "greater than or equal to 1", id="a rate that is no number"),
+        pytest.param(with_policy('ErrorEquals = ["A"]\nMaxDelaySeconds = 99999999'), "steps.0.retry.0.MaxDelaySeconds",
+                     "less than or equal to 31622400", id="more than a year of delay"),
+        pytest.param(with_policy('ErrorEquals = ["A"]\nJitterStrategy = "HALF"'), "steps.0.retry.0.JitterStrategy",
+                     "'FULL' or 'NONE'", id="half a jitter"),
+        pytest.param(with_policy('ErrorEquals = ["A"]\nmax_attempts = 1'), "steps.0.retry.0.max_attempts",
+                     "not permitted", id="a key in another spelling"),
+        pytest.param(VALID.replace("initial_state", 'protected_facts = ["pr.url"]\ninitial_state', 1),
+                     "protected_facts.0", "match pattern", id="a path of protected facts"),
+        pytest.param(VALID.replace("initial_state", 'protected_facts = "pr"\ninitial_state', 1), "protected_facts",
+                     "tuple", id="protected facts as text"),
+        pytest.param(VALID.replace("initial_state", "auto_advance = 1\ninitial_state", 1), "auto_advance", "boolean",
+                     id="auto_advance as a number"),
+    ],
+)  # fmt: skip
+def test_what_an_executor_does_not_have_is_an_error_with_file_key_and_reason(
+    tmp_path: Path, text: str, key: str, reason: str
+) -> None:
+    with pytest.raises(LoopDefinitionError) as caught:
+        load_loop(write(tmp_path, text))
+    assert caught.value.message.startswith(f"small.toml: {key}: ")
+    assert reason in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (LAMBDA, 20),
+        (with_step(LAMBDA, "timeout_seconds = 300"), 300),
+        (CALLBACK, 3600),
+        (with_step(CALLBACK, "timeout_seconds = 60"), 60),
+        (with_step(CALLBACK, "timeout_seconds = 31536000"), 31_536_000),
+    ],
+)
+def test_a_step_that_is_executed_elsewhere_has_its_time(tmp_path: Path, text: str, seconds: int) -> None:
+    assert load_loop(write(tmp_path, text)).steps[0].timeout == seconds
+
+
+def test_a_state_that_only_an_outcome_leads_to_is_reachable(tmp_path: Path) -> None:
+    text = with_step(LAMBDA, 'outcomes = { again = "A", gone = "D" }').replace('["C"]', '["C", "D"]', 1)
+    loop = load_loop(write(tmp_path, text))
+    assert loop.steps[0].targets == ("B", "A", "D")
+    assert loop.final_states == {"C", "D"}
+
+
+def test_the_states_from_which_a_long_step_may_be_next_are_known(tmp_path: Path) -> None:
+    skips = 'skip_if = [{ fact = "no" }]'
+    long = LAMBDA.replace(TWO, TWO.replace('"transition"', '"lambda", function = "slow"') + "timeout_seconds = 25\n")
+    for text, states in [
+        (LAMBDA, []),
+        (with_step(LAMBDA, "timeout_seconds = 24"), []),
+        (with_step(LAMBDA, "timeout_seconds = 25"), ["A"]),
+        (with_step(CALLBACK, "timeout_seconds = 3600"), []),
+        (long, ["B"]),
+        (with_step(long, skips), ["A", "B"]),
+    ]:
+        write(tmp_path, text)
+        assert LoopCatalog(tmp_path).long_states == ({"small": states} if states else {})
+
+
+def test_the_protected_facts_of_each_loop_are_known(tmp_path: Path) -> None:
+    write(tmp_path, VALID)
+    write(
+        tmp_path, VALID.replace('"small"', '"other"\nprotected_facts = ["pr", "a b"]', 1).replace("a b", "b"), "other"
+    )
+    write(tmp_path, "name =", "broken")
+    protected = LoopCatalog(tmp_path).protected_facts
+    assert protected == {"other": ["pr", "b"], "broken": None}, "which those of a broken loop are, nobody knows"
+
+
+def test_a_step_is_found_by_number_and_type(tmp_path: Path) -> None:
+    loop = load_loop(write(tmp_path, VALID))
+    assert loop.step_of(2, "TWO") is loop.steps[1]
+    assert loop.step_of(1, "TWO") is None
+    assert loop.step_of(None, "TWO") is None
+
+
 # --- the folder
 
 
