@@ -83,6 +83,10 @@ outcomes = {{ rejected = "MADE" }}
 }
 
 
+class BrokenError(BaseException):
+    """An assertion that does not hold while a step is executed: the runner records errors, this it lets through."""
+
+
 class Sent(Messages):
     """The queue of run-worker: what was sent, and with which delay."""
 
@@ -116,7 +120,12 @@ class Steps:
         said = self._will.popleft() if self._will else Completed()
         if isinstance(said, Exception):
             raise said
-        return said(call) if callable(said) else said
+        if not callable(said):
+            return said
+        try:
+            return said(call)
+        except AssertionError as error:
+            raise BrokenError from error
 
     def will(self, *said: Said) -> None:
         self._will.extend(said)

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from loop_runner.results import Completed, Failed, Waiting
 from loop_runner.services import Services
+from tests.fake_steps import Steps
 from tests.wire import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from loop_runner.settings import Settings
     from tests.conftest import Client, Sql
@@ -105,6 +108,56 @@ def test_the_first_call_of_a_process_costs_the_connection_and_two(client: Client
     proxy.forget()
     assert client.run().status == 200
     assert (proxy.sent[""], proxy.sent["S"], proxy.sent["Q"]) == (1, 2, 0)
+
+
+# --- steps that are executed elsewhere
+
+
+@pytest.fixture
+def steps(services: Services, tmp_path: Path, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> Iterator[Steps]:
+    steps = Steps(services.settings, tmp_path, sql, monkeypatch)
+    yield steps
+    steps.services.database.close()
+
+
+@pytest.mark.parametrize(
+    ("loop", "said", "trips"),
+    [
+        pytest.param("approve", None, 2, id="a run that an approval blocks"),
+        pytest.param("work", Completed(), 3, id="a lambda: its start"),
+        pytest.param("work", Failed("Busy", "later"), 3, id="a lambda that is tried again"),
+        pytest.param("ask", Waiting(), 3, id="a callback that waits: start and park, its end is told"),
+        pytest.param("ask", Completed(), 3, id="a callback that knows its outcome"),
+    ],
+)
+def test_a_step_that_is_executed_elsewhere_costs_one_more(
+    steps: Steps, proxy: Proxy, loop: str, said: Any, trips: int
+) -> None:
+    steps.register(loop)
+    steps.will(said)
+    assert cost(proxy, steps.run) == trips
+
+
+def test_an_approved_step_costs_no_more_than_a_transition(steps: Steps, proxy: Proxy) -> None:
+    steps.register("approve")
+    decision = {"decision": "approved"}
+    path = "/api/loop/issues/A-1/approvals"
+    decided = cost(proxy, lambda: steps.client("POST", path, decision, "bob", headers={"if-match": '"1"'}))
+    assert decided == 3, "read, look whether the connection is there, decide"
+    assert cost(proxy, steps.run) == 2
+
+
+def test_an_outcome_and_a_heartbeat_cost_two_round_trips(steps: Steps, proxy: Proxy) -> None:
+    waits = steps.ask()
+    assert cost(proxy, waits.beat) == 2
+    assert cost(proxy, lambda: waits.tell({"status": "completed"})) == 2
+
+
+def test_to_queue_a_run_costs_one_round_trip_and_a_look_where_the_step_may_be_long(steps: Steps, proxy: Proxy) -> None:
+    steps.register("work")
+    assert cost(proxy, lambda: steps.run(headers={"prefer": "respond-async"}), status=202) == 1
+    steps.register("long", "A-2")
+    assert cost(proxy, lambda: steps.run("A-2"), status=202) == 2
 
 
 # --- one or none
