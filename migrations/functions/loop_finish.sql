@@ -84,8 +84,8 @@ BEGIN
     SET status = request ->> 'status',
         completed_at = v_now,
         duration_ms = loop_duration_ms(r.started_at, v_now),
-        loop_version = request ->> 'loopVersion',
-        step = (request ->> 'step')::integer,
+        loop_version = coalesce(request ->> 'loopVersion', r.loop_version), -- of a step that was started
+        step = coalesce((request ->> 'step')::integer, r.step),
         state_after = v_state,
         issue_version = v_issue.version,
         blocker_code = request ->> 'blockerCode',

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from loop_runner.loops import Loop
 from loop_runner.results import Blocked, Completed, Failed, StepCall, Waiting
 from tests.contract.conftest import Unchanged, assert_error
 from tests.fake_steps import Waits
@@ -124,6 +125,16 @@ def test_an_executor_that_raises_fails_the_run_and_leaves_no_step_open(steps: St
     body = steps.run().json
     assert (body["error"]["code"], body["stepExecuted"]["status"]) == ("UNEXPECTED_ERROR", "failed")
     assert "inside" not in str(body)
+
+
+def test_a_run_whose_step_began_says_which_one_of_which_loop_however_it_ends(steps: Steps) -> None:
+    steps.register("work")
+    steps.will(RuntimeError("inside"))
+    steps.run()
+    (run,) = steps.runs()
+    loop = steps.services.loops.get("work")
+    assert isinstance(loop, Loop)
+    assert (run["error_code"], run["step"], run["loop_version"]) == ("UNEXPECTED_ERROR", 1, loop.version)
 
 
 def test_the_facts_that_a_loop_protects_are_written_by_its_steps(steps: Steps) -> None:
