@@ -106,8 +106,12 @@ def test_when_the_attempts_are_used_up_the_run_fails_and_the_next_one_counts_ane
 
 
 def test_a_call_by_hand_takes_the_place_of_the_planned_attempt(steps: Steps, unchanged: Unchanged) -> None:
+    def meanwhile(call: StepCall) -> Completed:
+        assert (steps.issue()["next_attempt_at"], steps.issue()["next_attempt_after"]) == (None, None)
+        return Completed()
+
     steps.register("work")
-    steps.will(BUSY)
+    steps.will(BUSY, meanwhile)
     first = steps.run().json["runId"]
     assert steps.run().json["loopStatus"] == "completed"
     assert [run["attempt"] for run in steps.runs()] == [1, 2]
@@ -256,12 +260,12 @@ def test_the_token_of_a_visit_stays_while_its_outcome_is_unknown(steps: Steps, u
         assert steps.sweep()["ended"] == 1
         return Completed()
 
-    steps.will(lose if unsure == "lease" else unsure, BUSY)
+    steps.will(lose if unsure == "lease" else unsure, LOST, BUSY)
     first = steps.run().json["runId"]
-    steps.run()
-    steps.run()
-    assert [str(call.idempotency_token) for call in steps.calls[:2]] == [first, first]
-    assert steps.calls[2].idempotency_token == steps.calls[2].run_id, "an outcome was recorded: it is another execution"
+    for _ in range(3):
+        steps.run()
+    assert [str(call.idempotency_token) for call in steps.calls[:3]] == [first] * 3
+    assert steps.calls[3].idempotency_token == steps.calls[3].run_id, "an outcome was recorded: it is another execution"
 
 
 def test_the_token_of_a_visit_stays_when_a_run_in_flight_is_cancelled(steps: Steps) -> None:
