@@ -94,7 +94,7 @@ def test_loop_is_drawn_and_its_way_is_the_one_printed(checkout: Path) -> None:
     assert f"support, from{way}" == f"{PRINTED}"
 
 
-def test_each_call_is_answered_as_the_guide_says(checkout: Path, url: str) -> None:
+def test_each_call_is_answered_and_leaves_its_row_as_the_guide_says(checkout: Path, url: str) -> None:
     first, *calls = DRIVE.splitlines()
     issue = first.replace("http://127.0.0.1:3000", url)
     assert issue != first
@@ -108,6 +108,14 @@ def test_each_call_is_answered_as_the_guide_says(checkout: Path, url: str) -> No
         said += len(wanted)
     assert said > len(calls), "the comments say what comes"
     assert json.loads(answer)["items"][-1]["blockerCode"] == "NO_CUSTOMER"
+    rows = [line.split("|") for line in run(checkout, ROWS).splitlines()[2:-2]]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["1", "blocked", "", "OPEN"],
+        ["1", "failed", "Printer.Busy", "OPEN"],
+        ["2", "completed", "", "WRITTEN"],
+        ["1", "blocked", "", "WRITTEN"],
+        ["1", "completed", "", "CLOSED"],
+    ]
 
 
 def patiently(command: str, wanted: list[str]) -> str:
@@ -123,17 +131,6 @@ def patiently(command: str, wanted: list[str]) -> str:
         done
         echo "$answer"
     """
-
-
-def test_rows_are_those_of_the_calls(checkout: Path, url: str) -> None:
-    rows = [line.split("|") for line in run(checkout, ROWS).splitlines()[2:-2]]
-    assert [[cell.strip() for cell in row] for row in rows] == [
-        ["1", "blocked", "", "OPEN"],
-        ["1", "failed", "Printer.Busy", "OPEN"],
-        ["2", "completed", "", "WRITTEN"],
-        ["1", "blocked", "", "WRITTEN"],
-        ["1", "completed", "", "CLOSED"],
-    ]
 
 
 def test_loop_is_deployed_with_those_of_the_layer(checkout: Path) -> None:
