@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tools.soak.__main__ import Plan, soak
-from tools.soak.caller import Told
+from tools.soak.caller import Caller, Record, Told
 from tools.soak.judge import violations
 
 if TYPE_CHECKING:
@@ -27,6 +28,25 @@ def test_load_with_crashes_and_restarts_leaves_no_violation(count: Callable[...,
     assert result.violations == []
     assert min(result.requests, result.runs, result.crashes, result.restarts) > 0
     assert str(result).startswith(f"soak: {result.requests} requests, {result.runs} runs, ")
+
+
+class _SetWhileRegistering(threading.Event):
+    """Is seen to be set from the second look on."""
+
+    _looks = 0
+
+    def is_set(self) -> bool:
+        self._looks += 1
+        return self._looks > 1
+
+
+def test_a_caller_that_is_stopped_before_it_has_registered_an_issue_ends() -> None:
+    record = Record()
+    caller = Caller(0, "http://127.0.0.1:9", record, _SetWhileRegistering())
+    caller.start()
+    caller.join(10)
+    assert not caller.is_alive()
+    assert record.wrong == []
 
 
 @pytest.fixture

@@ -105,8 +105,9 @@ class Caller(threading.Thread):
         """Keep a few issues going. What breaks here is wrong, too."""
         try:
             while not self._stop_event.is_set():
-                while len(self._issues) < ISSUES_OF_A_CALLER:
+                if len(self._issues) < ISSUES_OF_A_CALLER:
                     self._register()
+                    continue
                 position = self._chance.randrange(len(self._issues))
                 issue_id, calls = self._issues[position]
                 is_over = self._act(issue_id)
