@@ -307,7 +307,7 @@ class Client:
 def _on(api: Api, services: Services) -> Api:
     """The same routes on the test's services."""
     copy = Api(lambda: services)
-    copy._routes = api._routes
+    copy.routes = api.routes
     return copy
 
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from loop_runner.claims import ClaimRequest
 from loop_runner.contract import RunNextStepRequest, RunNextStepResponse
+from loop_runner.errors import (
+    IdempotencyKeyReusedError,
+    IssueNotFoundError,
+    LoopConflictError,
+    PreconditionFailedError,
+)
 from loop_runner.http import Api, Call, Reply, etag
 from loop_runner.models import RunMode
 from loop_runner.services import Services
@@ -13,7 +19,15 @@ api = Api(Services.from_environment)
 handler = api.handle
 
 
-@api.route("POST", "/api/loop/issues/{issueId}/run-next-step")
+@api.route(
+    "POST",
+    "/api/loop/issues/{issueId}/run-next-step",
+    body=RunNextStepRequest,
+    takes=("Idempotency-Key", "If-Match", "Prefer"),
+    answers=RunNextStepResponse,
+    statuses=(200, 202),
+    raises=(IssueNotFoundError, LoopConflictError, PreconditionFailedError, IdempotencyKeyReusedError),
+)
 def run_next_step_of_issue(call: Call) -> Reply:
     """Run the next step and answer from its record; 202 where it runs in the background."""
     body = call.body(RunNextStepRequest)

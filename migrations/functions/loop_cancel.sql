@@ -2,7 +2,7 @@
 -- point; of a failed one the waiting retry is dropped. The same again is answered as the first time.
 --
 -- request: runId, actor; optional principal, reason
--- answer:  outcome notFound | finished {run, steps} | cancelled {run, steps} (it is, or will be)
+-- answer:  outcome notFound | finished {run, steps} | cancelled {run, steps, recorded} (it is, or will be; recorded: now)
 CREATE OR REPLACE FUNCTION loop_cancel(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -11,6 +11,7 @@ DECLARE
     v_issue   loop_issues;
     v_now     timestamptz;
     v_outcome text := 'cancelled';
+    v_answer  jsonb;
 BEGIN
     SELECT i.* INTO v_issue
     FROM loop_issues AS i
@@ -43,6 +44,9 @@ BEGIN
     ) THEN
         v_outcome := 'finished';
     END IF;
-    RETURN jsonb_build_object('outcome', v_outcome) || loop_get_run(v_run_id);
+    v_answer := loop_get_run(v_run_id);
+    RETURN v_answer || jsonb_build_object(
+        'outcome', v_outcome,
+        'recorded', v_run.completed_at IS NULL AND v_answer -> 'run' ->> 'completed_at' IS NOT NULL);
 END
 $$;

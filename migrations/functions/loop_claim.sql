@@ -10,7 +10,7 @@
 --          optional principal, ifMatch [versions], idempotencyKey with requestHash, lambdaRequestId, logStream,
 --          longStates {loop: [states]}, resolvedVersion, startByMs: a pending run that must start by then;
 --          after: the run that planned this attempt, whose actor it has (then no actor, requestId)
--- answer:  outcome claimed {issue, now, run?} | queued {run, steps} | resolve {issue, now} | schemaTooOld | codeTooOld |
+-- answer:  outcome claimed {issue, now, run?, tookOver?: a lost run was ended for it} | queued {run, steps} | resolve {issue, now} | schemaTooOld | codeTooOld |
 --          issueNotFound | keyReused {run} | ended {run, steps}: the key's run, or this call's own | conflict {run, now} |
 --          stale {issue} | notPlanned | notDue {seconds}
 CREATE OR REPLACE FUNCTION loop_claim(request jsonb) RETURNS jsonb
@@ -27,6 +27,7 @@ DECLARE
     v_keyed      loop_runs;
     v_now        timestamptz;
     v_misfit     jsonb := loop_misfit(request);
+    v_took_over  boolean := false;
 BEGIN
     IF v_misfit IS NOT NULL THEN
         RETURN v_misfit;
@@ -108,6 +109,7 @@ BEGIN
 
     IF v_run.id IS NOT NULL THEN
         PERFORM loop_expire_run(v_run.id, v_now, v_actor);
+        v_took_over := true;
         SELECT * INTO v_issue FROM loop_issues WHERE id = v_issue.id; -- the lost run counts as an attempt
     END IF;
 
@@ -150,6 +152,7 @@ BEGIN
     IF v_is_queued THEN
         RETURN jsonb_build_object('outcome', 'queued') || loop_get_run(v_run_id);
     END IF;
-    RETURN jsonb_build_object('outcome', 'claimed', 'now', v_now, 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run));
+    RETURN jsonb_build_object(
+        'outcome', 'claimed', 'now', v_now, 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run), 'tookOver', v_took_over);
 END
 $$;

@@ -2,12 +2,13 @@
 -- issue, or a run without an issue, that somebody has locked is left to them, or to the next sweep.
 --
 -- request: maxRuns, endedBy
--- answer:  ended [run ids]
+-- answer:  ended [run ids], runs: the same as they stand
 CREATE OR REPLACE FUNCTION loop_sweep(request jsonb) RETURNS jsonb
 LANGUAGE plpgsql AS $$
 DECLARE
     v_lost  record;
     v_ended jsonb := '[]';
+    v_runs  jsonb := '[]';
     v_now   timestamptz;
 BEGIN
     FOR v_lost IN
@@ -29,7 +30,8 @@ BEGIN
 
         PERFORM loop_expire_run(v_lost.id, v_now, request ->> 'endedBy');
         v_ended := v_ended || to_jsonb(v_lost.id);
+        v_runs := v_runs || (SELECT to_jsonb(r) FROM loop_runs AS r WHERE r.id = v_lost.id);
     END LOOP;
-    RETURN jsonb_build_object('ended', v_ended);
+    RETURN jsonb_build_object('ended', v_ended, 'runs', v_runs);
 END
 $$;

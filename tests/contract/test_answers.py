@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from datetime import datetime
@@ -78,7 +79,8 @@ def assert_issue(answer: Answer, status: int = 200, *optional: str) -> dict[str,
     assert type(body["version"]) is int
     assert answer.headers["etag"] == f'"{body["version"]}"'
     for gate in body["unmetGates"]:
-        assert {key: type(value) for key, value in gate.items()} == {"blocker": str, "fact": str, "message": str}
+        types = {"blocker": str, "fact": str, "message": str, "call": dict}
+        assert {key: type(value) for key, value in gate.items()} == types
     return body
 
 
@@ -213,6 +215,10 @@ def test_a_run_is_its_row_column_by_column_with_its_steps(client: Client, sql: S
     body = answer.json
     steps = body.pop("steps")
     assert body.pop("schemaVersion") == "loop.run.v1"
+    assert [event["eventType"] for event in body.pop("events")] == [
+        "loop_run_finished", "loop_step_completed", "loop_step_skipped", "loop_run_started",
+    ]  # fmt: skip
+    assert (body.pop("retriedBy"), body.pop("logUrl")) == (None, None)
     assert body == as_answered(sql.one("SELECT * FROM loop_runs"), "runId")
     rows = sql("SELECT * FROM loop_run_steps ORDER BY step_number")
     assert steps == [as_answered(row, "stepId", hidden={"task_token_hash"}) for row in rows]
@@ -232,7 +238,7 @@ def test_times_have_microseconds_even_where_they_are_zero(client: Client, sql: S
 
 def test_an_issue_is_registered_once(client: Client, unchanged: Unchanged) -> None:
     made = client.register(githubUrl=URL)
-    body = assert_issue(made, 201, "nextStep")
+    body = assert_issue(made, 201, "nextStep", "nextCall")
     assert (body["issueId"], body["loop"], body["state"], body["version"]) == (
         "AFU9-123",
         "issue-delivery",
@@ -243,12 +249,12 @@ def test_an_issue_is_registered_once(client: Client, unchanged: Unchanged) -> No
     assert body["nextStep"] == {"stepNumber": 1, "stepType": "S1_PICK_ISSUE"}
     with unchanged():
         again = client("PUT", ISSUE, {"loop": "issue-delivery", "facts": {"other": 1}})
-    assert assert_issue(again, 200, "nextStep") == body
+    assert assert_issue(again, 200, "nextStep", "nextCall") == body
 
 
 def test_facts_that_come_with_an_issue_are_merged_into_nothing(client: Client) -> None:
     facts = {"a": None, "b": {"c": None, "d": 1}, "e": [None]}
-    body = assert_issue(client("PUT", ISSUE, {"loop": "issue-delivery", "facts": facts}), 201, "nextStep")
+    body = assert_issue(client("PUT", ISSUE, {"loop": "issue-delivery", "facts": facts}), 201, "nextStep", "nextCall")
     assert body["facts"] == {"b": {"d": 1}, "e": [None]}
 
 
@@ -256,35 +262,41 @@ def test_a_patch_is_merged_null_removes_and_what_changes_nothing_is_no_version(
     client: Client, unchanged: Unchanged
 ) -> None:
     client.register(githubUrl=URL, a={"b": 1, "c": [1]})
-    merged = assert_issue(client("PATCH", ISSUE, {"a": {"c": [2], "d": {"e": None}}, "f": True}), 200, "nextStep")
+    changed = client("PATCH", ISSUE, {"a": {"c": [2], "d": {"e": None}}, "f": True})
+    merged = assert_issue(changed, 200, "nextStep", "nextCall")
     assert merged["facts"] == {"githubUrl": URL, "a": {"b": 1, "c": [2], "d": {}}, "f": True}
     assert merged["version"] == 2
-    removed = assert_issue(client("PATCH", ISSUE, {"a": None, "githubUrl": None}), 200, "nextStep")
+    removed = assert_issue(client("PATCH", ISSUE, {"a": None, "githubUrl": None}), 200, "nextStep", "nextCall")
     assert (removed["facts"], removed["version"]) == ({"f": True}, 3)
     assert [gate["blocker"] for gate in removed["unmetGates"]] == ["NO_GITHUB_LINK"]
     nothing: list[dict[str, Any]] = [{}, {"f": True}, {"gone": None}]
     for patch in nothing:
         with unchanged():
-            assert assert_issue(client("PATCH", ISSUE, patch), 200, "nextStep") == removed
+            assert assert_issue(client("PATCH", ISSUE, patch), 200, "nextStep", "nextCall") == removed
 
 
 def test_an_issue_lists_every_unmet_gate_in_the_loops_order_with_its_call(client: Client, sql: Sql) -> None:
     client.register()
     sql("UPDATE loop_issues SET state = 'REVIEW_READY'")
-    body = assert_issue(client("GET", ISSUE), 200, "nextStep")
+    body = assert_issue(client("GET", ISSUE), 200, "nextStep", "nextCall")
     assert [(gate["blocker"], gate["fact"]) for gate in body["unmetGates"]] == [
         ("NO_REVIEW_APPROVAL", "review.decision"),
         ("CHANGES_REQUESTED", "review.decision"),
         ("CHECKS_PENDING", "checks.status"),
         ("CHECKS_FAILED", "checks.status"),
     ]
-    assert all(f" To go on: PATCH {ISSUE} {{" in gate["message"] for gate in body["unmetGates"])
+    for gate in body["unmetGates"]:
+        call = gate["call"]
+        patch = json.dumps(call["body"], separators=(",", ":"))
+        assert gate["message"].endswith(f" To go on: {call['method']} {call['path']} {patch}")
+    assert body["nextCall"] == body["unmetGates"][0]["call"]
+    assert client(call["method"], call["path"], call["body"]).status == 200
 
 
 def test_a_closed_issue_has_no_next_step(client: Client, sql: Sql) -> None:
     client.register()
     sql("UPDATE loop_issues SET state = 'CLOSED'")
-    assert assert_issue(client("GET", ISSUE))["unmetGates"] == []
+    assert assert_issue(client("GET", ISSUE), 200)["unmetGates"] == []
 
 
 def test_an_issue_shows_the_run_that_owns_it(client: Client, sql: Sql) -> None:
@@ -304,12 +316,12 @@ def test_an_issue_shows_its_hold_and_its_next_attempt(client: Client, sql: Sql) 
     sql("""UPDATE loop_issues SET next_attempt_at = '2026-11-24T12:00:00.5Z',
         hold = '{"reason": "audit", "by": "bob", "since": "2026-11-24T12:00:00Z"}'""")
     answer = client("GET", ISSUE)
-    assert set(answer.json) == ISSUE_KEYS | {"nextStep", "hold", "nextAttemptAt"}
+    assert set(answer.json) == ISSUE_KEYS | {"nextStep", "hold", "nextAttemptAt", "nextCall"}
     hold = {"reason": "audit", "by": "bob", "since": "2026-11-24T12:00:00Z", "state": "CREATED"}
     assert answer.json["hold"] == hold
     assert answer.json["nextAttemptAt"] == "2026-11-24T12:00:00.500000Z"
     (gate,) = answer.json["unmetGates"]
-    assert (set(gate), gate["blocker"]) == ({"blocker", "message"}, "ON_HOLD")
+    assert (set(gate), gate["blocker"]) == ({"blocker", "message", "call"}, "ON_HOLD")
 
 
 def test_another_loop_for_a_registered_issue_is_409(client: Client, sql: Sql, unchanged: Unchanged) -> None:

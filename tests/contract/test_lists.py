@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
+from loop_runner.pages import Page
 from loop_runner.services import Services
 from loop_runner.settings import Settings
 from tests.conftest import LOOPS, Client, Sql
@@ -18,8 +19,6 @@ from tests.contract.test_answers import as_answered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.conftest import Answer
 
 ISSUE = "/api/loop/issues/AFU9-123"
 LISTS = [pytest.param(f"{ISSUE}/runs", id="runs"), pytest.param(f"{ISSUE}/events", id="events")]
@@ -190,13 +189,13 @@ def test_the_cursor_of_one_list_is_none_of_the_other(client: Client, sql: Sql) -
 
 
 @with_list
-def test_a_tampered_cursor_is_a_page_or_400_and_never_500(client: Client, sql: Sql, path: str) -> None:
+def test_a_tampered_cursor_is_400(client: Client, sql: Sql, path: str) -> None:
     run_times(client, sql, 2)
     client("PATCH", ISSUE, {"a": 1})
     cursor = page(client, path, limit="1")["nextCursor"]
-    for position in range(len(cursor)):
-        answer: Answer = client("GET", path, query={"cursor": cursor[:position] + "x" + cursor[position + 1 :]})
-        assert answer.status in {200, 400}, answer.text
+    for position, before in enumerate(cursor):
+        tampered = cursor[:position] + ("x" if before != "x" else "y") + cursor[position + 1 :]
+        assert_error(client("GET", path, query={"cursor": tampered}), 400, "INVALID_REQUEST")
 
 
 @pytest.mark.parametrize(
@@ -211,8 +210,7 @@ def test_a_tampered_cursor_is_a_page_or_400_and_never_500(client: Client, sql: S
     ],
 )
 def test_a_cursor_at_the_end_of_the_calendar_is_a_page(client: Client, instant: str) -> None:
-    key = json.dumps([instant, "ffffffff-ffff-ffff-ffff-ffffffffffff"], separators=(",", ":"))
-    cursor = base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+    cursor = Page().cursor_after(datetime.fromisoformat(instant), UUID(int=2**128 - 1))
     assert page(client, f"{ISSUE}/runs", cursor=cursor)["items"] == []
 
 

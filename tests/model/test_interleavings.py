@@ -391,8 +391,8 @@ class Interleavings(RuleBasedStateMachine):
         lost = {run.id: run for run in self.ideal.lost_runs()}
         ended = self.world.other.services.ledger.sweep(max_runs=max_runs, ended_by=SWEEPER)
         assert len(ended) == min(max_runs, len(lost))
-        for run_id in ended:
-            self.ideal.expire(lost[str(run_id)], SWEEPER)
+        for run in ended:
+            self.ideal.expire(lost[str(run.id)], SWEEPER)
 
     def hold_or_resume(self, issue_id: str, *, is_held: bool) -> None:
         """As the routes to come will: the hold changes with version and timeline, under the issue's lock."""

@@ -261,7 +261,7 @@ EVENTS = st.fixed_dictionaries({}, optional={
 @given(EVENTS)
 def test_any_event_is_answered_with_an_envelope(event: dict[str, Any]) -> None:
     api = Api(lambda: SERVICES)
-    api._routes = loop_api.api._routes
+    api.routes = loop_api.api.routes
     answer = api.handle(event, Context())  # type: ignore[arg-type]
     body = json.loads(answer["body"])
     assert answer["statusCode"] in {200, 400, 401, 404, 405, 500, 503}

@@ -187,7 +187,7 @@ def test_what_can_be_decided_is_the_approval_that_is_next_decided_or_not() -> No
     for decision in (None, "approved", "rejected"):
         assert step_to_approve(loop, issue("A", {"plan": 1}, approval=decision), NOW) is loop.steps[0]
     for state, facts, reason in [
-        ("A", {}, "is blocked: the fact plan is missing"),
+        ("A", {}, "is blocked: the fact plan must be present"),
         ("A", {"trivial": 1}, "the next step of issue AFU9-123 is CLOSE, which needs no approval"),
         ("B", {"plan": 1}, "the next step of issue AFU9-123 is CLOSE, which needs no approval"),
         ("C", {"plan": 1}, "issue AFU9-123 is C: there is nothing to decide"),
@@ -272,7 +272,7 @@ def test_the_calls_that_blockers_end_with_clear_each_state_of_the_shipped_loop(s
 @pytest.mark.parametrize(
     ("gate", "reason"),
     [
-        ({}, "the fact a is missing or empty"),
+        ({}, "the fact a must be present and not empty"),
         ({"is": True}, "the fact a must be true"),
         ({"is": "x"}, 'the fact a must be "x"'),
         ({"in": ["x", 2]}, 'the fact a must be one of "x", 2'),

@@ -187,11 +187,17 @@ class _Api:
         run = self._run(self._last())
         reply = self._endpoint.call("GET", f"/api/loop/runs/{run['id']}")
         reply.expect_status(200, _DEFECT)
-        steps = [_resource(step, "stepId") for step in self._steps(run)]
-        count = _compare(
-            reply.call, {"schemaVersion": "loop.run.v1", **_resource(run, "runId"), "steps": steps}, reply.body
-        )
-        return f"{count} fields as in loop_runs and loop_run_steps"
+        rows = self._rows("SELECT * FROM loop_events WHERE run_id = %s ORDER BY event_id DESC", run["id"])
+        expected = {
+            "schemaVersion": "loop.run.v1",
+            **_resource(run, "runId"),
+            "steps": [_resource(step, "stepId") for step in self._steps(run)],
+            "events": [_resource(row) for row in rows],
+            "retriedBy": None,
+            "logUrl": reply.body.get("logUrl"),  # the deployment's own
+        }
+        count = _compare(reply.call, expected, reply.body)
+        return f"{count} fields as in loop_runs, loop_run_steps and loop_events"
 
     def timeline_is_read_as_its_rows(self) -> str:
         reply = self._endpoint.call("GET", f"{self._path}/events")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +11,7 @@ from uuid import uuid4
 
 from tools.local.client import request
 from tools.local.sample import ACTOR
+from tools.signing import Signer, SigningError
 from tools.verify.report import Difference, Mismatch
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Endpoint:
         self.url = url.rstrip("/")
         self.is_deployed = urlsplit(url).scheme == "https"
         self._prefix = urlsplit(self.url).path
+        self._signer: Signer | None = None
 
     def call(self, method: str, path: str, body: object = None, *, has_identity: bool = True) -> Reply:
         """Make a call. Raises OSError, http.client.HTTPException; Mismatch where the answer is not the API's."""
@@ -53,7 +54,7 @@ class Endpoint:
         content = b"" if body is None else json.dumps(body).encode()
         headers = {"content-type": "application/json", "x-request-id": request_id}
         if has_identity and self.is_deployed:
-            headers |= _signature(method, self.url + path, content, headers)
+            headers = self._signed(method, path, content, headers)
         elif has_identity:
             headers["x-afu9-sub"] = ACTOR
         answer = request(self.url, method, self._prefix + path, content or None, headers, timeout=_TIMEOUT_SECONDS)
@@ -66,21 +67,9 @@ class Endpoint:
             raise Mismatch("the answer is of another form", Difference(f"{method} {path}", "a JSON object", found, do))
         return Reply(f"{method} {path}", request_id, answer.status, answer.headers, value)
 
-
-def _signature(method: str, url: str, body: bytes, headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of AWS Signature Version 4 for API Gateway, with the credentials that the AWS CLI would use."""
-    from botocore.auth import SigV4Auth  # noqa: PLC0415  only deployments need it, and its import takes a while
-    from botocore.awsrequest import AWSRequest  # noqa: PLC0415
-    from botocore.session import Session  # noqa: PLC0415
-
-    session = Session()
-    credentials = session.get_credentials()
-    if credentials is None:
-        do = "log in (aws sso login), or export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        raise Mismatch("cannot be signed", Difference("", "AWS credentials", "none", do))
-    host = urlsplit(url).hostname or ""
-    _, _, rest = host.partition(".execute-api.")
-    region = rest.partition(".")[0] or os.environ.get("AWS_REGION") or session.get_config_variable("region")
-    signed = AWSRequest(method, url, headers=dict(headers), data=body)
-    SigV4Auth(credentials.get_frozen_credentials(), "execute-api", region).add_auth(signed)
-    return {name.lower(): value for name, value in signed.headers.items()}
+    def _signed(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> dict[str, str]:
+        try:
+            self._signer = self._signer or Signer(self.url)
+            return self._signer.headers(method, path, body, headers)
+        except SigningError as error:
+            raise Mismatch("cannot be signed", Difference("", "AWS credentials", error.found, error.do)) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
+from loop_runner import metrics
 from loop_runner.claims import ClaimRequest, NotPlanned
 from loop_runner.errors import InvalidRequestError, IssueNotFoundError, LoopConflictError
 from loop_runner.messages import LONGEST_DELAY_SECONDS, of_attempt, of_run
@@ -87,8 +88,11 @@ def sweep(ledger: Ledger, messages: Messages, *, retention_days: int, deadline: 
     is_more = True
     while is_more and time.monotonic() < deadline:
         ended = ledger.sweep(max_runs=SWEEP_BATCH, ended_by=SWEEPER)
-        for run_id in ended:
-            logger.warning("ended a lost run", extra={"runId": str(run_id)})
+        for run in ended:
+            ids = {"runId": str(run.id), "issueId": run.issue_id, "requestId": run.request_id, "loop": run.loop_name}
+            logger.warning("ended a lost run", extra={**ids, "code": run.error_code})
+            metrics.ended(run)
+        metrics.count(metrics.Metric.LOST_RUNS, len(ended))
         done["ended"] += len(ended)
         is_more = len(ended) == SWEEP_BATCH
     if time.monotonic() < deadline:

@@ -37,7 +37,10 @@ class ClaimRequest:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The issue as it was under its lock, at ``now`` by the database's clock; a run's id, token and attempt."""
+    """The issue as it was under its lock, at ``now`` by the database's clock; a run's id, token and attempt.
+
+    ``took_over``: a lost run was ended for it. ``queue_seconds``: how long it was queued, where it was.
+    """
 
     request: ClaimRequest
     run_id: UUID
@@ -45,6 +48,8 @@ class Claim:
     issue: Issue
     now: datetime
     attempt: int
+    took_over: bool = False
+    queue_seconds: float | None = None
 
     @property
     def idempotency_token(self) -> UUID:

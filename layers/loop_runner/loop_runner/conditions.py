@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -73,6 +74,24 @@ class Condition(BaseModel):
         if self.min is not None or self.max is not None:
             return _is_between(value, self.min, self.max)
         return not is_empty(value)
+
+    @property
+    def wanted(self) -> str:
+        """What the condition asks of its fact, in words."""
+        if self.is_ is not None:
+            return f"must be {json.dumps(self.is_)}"
+        if self.in_ is not None:
+            return f"must be one of {', '.join(json.dumps(item) for item in self.in_)}"
+        if self.same_as is not None:
+            return f"must be present and the same as {self.same_as}"
+        if self.max_age_seconds is not None:
+            return f"must be a time with a zone, at most {self.max_age_seconds} s old"
+        if self.min is not None or self.max is not None:
+            bounds = [f"at least {self.min}"] * (self.min is not None) + [f"at most {self.max}"] * (
+                self.max is not None
+            )
+            return f"must be a number, {' and '.join(bounds)}"
+        return "must be present and not empty"
 
     def satisfying_patch(self, facts: Json, now: datetime) -> Json:
         """A merge patch of the facts with which the condition holds, for messages: people put their own value in."""

@@ -1,4 +1,7 @@
-"""Owns the shapes of requests and answers: docs/contracts/loop-api.v1.md as models, strict in both directions."""
+"""Owns the shapes of requests, errors and the answer of run-next-step: docs/contracts/loop-api.v1.md as models, strict.
+
+What the reading routes answer is in answers: the hot path does not import it.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +9,16 @@ import re
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints
 from pydantic.alias_generators import to_camel
 
-from loop_runner.models import (
-    Approval,
-    Event,
-    Instant,
-    Issue,
-    Json,
-    LoopStatus,
-    NextStep,
-    Run,
-    RunMode,
-    RunStatus,
-    RunWithSteps,
-    StepStatus,
-)
-from loop_runner.resolver import Blocked, next_step_after, resolve_next_step
+from loop_runner.models import Instant, Json, LoopStatus, NextStep, RunMode, StepStatus
+from loop_runner.results import BlockedResult, CompletedResult, FailedResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
-    from loop_runner.loops import KnownLoop
-    from loop_runner.models import RunStep
+    from loop_runner.models import Run, RunStep
 
 ISSUE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -74,6 +62,32 @@ class RegisterIssueRequest(RequestBody):
 
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 TaskToken = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class FactsPatch(RootModel[Json]):
+    """Body of PATCH issue: a merge patch of its facts (RFC 7396)."""
+
+
+class ToldCompleted(CompletedResult):
+    """The step did its work."""
+
+    task_token: Annotated[TaskToken, Field(alias="taskToken")]
+
+
+class ToldBlocked(BlockedResult):
+    """The step cannot do its work yet."""
+
+    task_token: Annotated[TaskToken, Field(alias="taskToken")]
+
+
+class ToldFailed(FailedResult):
+    """The step did not do its work."""
+
+    task_token: Annotated[TaskToken, Field(alias="taskToken")]
+
+
+class ToldResult(RootModel[Annotated[ToldCompleted | ToldBlocked | ToldFailed, Field(discriminator="status")]]):
+    """Body of POST result: what a step function returns, and the token of who tells it."""
 
 
 class CancelRequest(RequestBody):
@@ -185,110 +199,6 @@ class RunNextStepResponse(Answer):
             if run.error_code
             else None,
         )
-
-
-class LiveRun(Answer):
-    """The run that owns an issue now."""
-
-    run_id: UUID
-    status: RunStatus
-    actor: str
-    started_at: Instant | None = None
-    lease_expires_at: Instant | None = None
-
-    @classmethod
-    def of(cls, run: Run) -> Self:
-        """The run as its issue shows it."""
-        return cls(
-            run_id=run.id,
-            status=run.status,
-            actor=run.actor,
-            started_at=run.started_at,
-            lease_expires_at=run.lease_expires_at,
-        )
-
-
-class UnmetGate(Answer):
-    """What keeps the next step from running; the message ends with the call that clears it. A gate's names its fact."""
-
-    blocker: str
-    fact: str | None = None
-    message: str
-
-
-class IssueAnswer(Answer):
-    """Answer of PUT, PATCH and GET issue."""
-
-    schema_version: Literal["loop.issue.v1"] = "loop.issue.v1"
-    issue_id: str
-    loop: str
-    state: str
-    version: int
-    facts: Json
-    hold: Json | None = None
-    approval: Approval | None = None
-    live_run: LiveRun | None = None
-    next_step: NextStep | None = None
-    unmet_gates: tuple[UnmetGate, ...]
-    next_attempt_at: Instant | None = None
-
-    @classmethod
-    def of(cls, issue: Issue, live_run: Run | None, loop: KnownLoop, now: datetime) -> Self:
-        """The issue as it stands, with what the next run would do; ``now`` is the database's clock."""
-        resolution = resolve_next_step(loop, issue, now)
-        blockers = resolution.blockers if isinstance(resolution, Blocked) else ()
-        return cls(
-            issue_id=issue.id,
-            loop=issue.loop_name,
-            state=issue.state,
-            version=issue.version,
-            facts=issue.facts,
-            hold=issue.hold and {**issue.hold, "state": issue.state},
-            approval=issue.approval if issue.approval and issue.approval.version == issue.version else None,
-            live_run=LiveRun.of(live_run) if live_run else None,
-            next_step=next_step_after(loop, issue, now),
-            unmet_gates=tuple(
-                UnmetGate(blocker=blocker.code, fact=blocker.fact, message=blocker.message) for blocker in blockers
-            ),
-            next_attempt_at=issue.next_attempt_at,
-        )
-
-
-class RunAnswer(RunWithSteps):
-    """Answer of GET run: the row, in camelCase, nulls included, with its steps."""
-
-    omits_null: ClassVar[bool] = False
-    schema_version: Literal["loop.run.v1"] = "loop.run.v1"
-
-    @classmethod
-    def of(cls, run: RunWithSteps) -> Self:
-        """The run's row and steps as they are."""
-        return cls(**dict(run))
-
-
-class RunList(Answer):
-    """A page of runs, newest first."""
-
-    omits_null: ClassVar[bool] = False
-    schema_version: Literal["loop.runs.v1"] = "loop.runs.v1"
-    items: tuple[Run, ...]
-    next_cursor: str | None
-
-
-class EventList(Answer):
-    """A page of events, newest first."""
-
-    omits_null: ClassVar[bool] = False
-    schema_version: Literal["loop.events.v1"] = "loop.events.v1"
-    items: tuple[Event, ...]
-    next_cursor: str | None
-
-
-class HealthAnswer(Answer):
-    """Answer of GET health: the function runs; the database was not asked."""
-
-    schema_version: Literal["loop.health.v1"] = "loop.health.v1"
-    status: Literal["ok"] = "ok"
 
 
 class ErrorBody(Answer):

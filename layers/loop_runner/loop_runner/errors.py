@@ -79,6 +79,11 @@ class RunNotFoundError(LoopError):
     code = "RUN_NOT_FOUND"
     status = 404
 
+    @classmethod
+    def of(cls, run_id: object) -> RunNotFoundError:
+        """The error that names it."""
+        return cls(f"there is no run {run_id}")
+
 
 class StepNotFoundError(LoopError):
     """There is no step with this id."""

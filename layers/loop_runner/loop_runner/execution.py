@@ -13,14 +13,14 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from loop_runner import outcomes, resolver
+from loop_runner import metrics, outcomes, resolver
 from loop_runner.claims import Claim, NotPlanned, Recorded, Started, ToResolve
 from loop_runner.errors import UnavailableError
 from loop_runner.executors import EXECUTORS, INSTANT
 from loop_runner.ledger import FactsTooLargeError, IssueMovedError
 from loop_runner.loops import API_STEP_SECONDS, CallbackExecutor, LambdaExecutor, Loop
 from loop_runner.messages import LONGEST_DELAY_SECONDS, of_attempt, of_run
-from loop_runner.models import RunMode
+from loop_runner.models import RunMode, RunStatus
 from loop_runner.observability import logger
 from loop_runner.outcomes import Visit
 from loop_runner.resolver import Ready, next_step, resolve_next_step
@@ -80,6 +80,13 @@ class Runner:
 
     def tell(self, task: TaskOf, result: Result, told_by: str) -> Recorded:
         """End the run that waits with the result that was told. Raises RunFinishedError, UnavailableError."""
+        logger.append_keys(issueId=task.issue.id, loop=task.issue.loop_name, step=task.step.step_type)
+        recorded = self._told(task, result, told_by)
+        if recorded.by_this_call:
+            metrics.ended(recorded.run, recorded.steps)
+        return recorded
+
+    def _told(self, task: TaskOf, result: Result, told_by: str) -> Recorded:
         loop = self.loops.get(task.issue.loop_name)
         step = loop.step_of(task.step.step_number, task.step.step_type) if isinstance(loop, Loop) else None
         if not isinstance(loop, Loop) or step is None:
@@ -130,8 +137,19 @@ class Runner:
     # ------------------------------------------------------------------------------------------------ run
 
     def _run(self, claim: Claim, deadline: float) -> Recorded:
+        issue, is_dry = claim.issue, claim.request.mode is RunMode.DRY_RUN
+        logger.append_keys(
+            requestId=str(claim.request.request_id), runId=str(claim.run_id), issueId=issue.id, loop=issue.loop_name
+        )
+        metrics.began(took_over=claim.took_over, attempt=claim.attempt, queue_seconds=claim.queue_seconds)
+        recorded = self._recorded(claim, deadline)
+        is_ours = recorded.by_this_call or recorded.run.status is RunStatus.CANCELLED
+        if recorded.run.completed_at and is_ours and not is_dry:
+            metrics.ended(recorded.run, recorded.steps)
+        return recorded
+
+    def _recorded(self, claim: Claim, deadline: float) -> Recorded:
         step_deadline = deadline - min(FINISH_RESERVE_SECONDS, (deadline - time.monotonic()) / 4)
-        logger.append_keys(runId=str(claim.run_id))
         try:
             outcome = self._outcome(claim, step_deadline)
         except UnavailableError:
@@ -176,7 +194,10 @@ class Runner:
     def _outcome(self, claim: Claim, deadline: float) -> Outcome | Recorded:
         issue, dry_run = claim.issue, claim.request.mode is RunMode.DRY_RUN
         loop = self.loops.get(issue.loop_name)
-        match resolve_next_step(loop, issue, claim.now):
+        resolution = resolve_next_step(loop, issue, claim.now)
+        if not isinstance(resolution, resolver.Ended) and resolution.step:
+            logger.append_keys(step=resolution.step.type)
+        match resolution:
             case resolver.Blocked() as blocked:
                 outcome = outcomes.of_blocked(blocked)
             case resolver.Ended() as ended:

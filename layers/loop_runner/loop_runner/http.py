@@ -17,12 +17,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from uuid import UUID, uuid4
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from loop_runner import preconditions
-from loop_runner.contract import ISSUE_ID, Answer, ErrorAnswer, ErrorBody, RequestBody, RunAnswer
+from loop_runner import metrics, preconditions
+from loop_runner.contract import ISSUE_ID, Answer, ErrorAnswer, ErrorBody, RequestBody
 from loop_runner.errors import (
     InvalidRequestError,
+    LoopConflictError,
     LoopError,
     MethodNotAllowedError,
     NotFoundError,
@@ -39,19 +40,20 @@ if TYPE_CHECKING:
 
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-    from loop_runner.models import Json
+    from loop_runner.models import Json, Row
     from loop_runner.services import Services
 
 Body = TypeVar("Body", bound=RequestBody)
+Handler = TypeVar("Handler", bound="Callable[[Call], Reply]")
 
 _JSON_HEADERS: Final = {"content-type": "application/json", "cache-control": "no-store"}
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a route answers with."""
+    """What a route answers with: a model of the contract as JSON, or a text of the type that the headers name."""
 
-    body: Answer | RunAnswer
+    body: Answer | Row | str
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -85,15 +87,18 @@ class Call:
             raise InvalidRequestError(
                 "an issue id has 1 to 128 letters, digits and . _ : -, and begins with a letter or a digit"
             )
+        logger.append_keys(issueId=issue_id)
         return issue_id
 
     @property
     def run_id(self) -> UUID:
         """The run's id in the path. Raises InvalidRequestError."""
         try:
-            return UUID(self.path["runId"])
+            run_id = UUID(self.path["runId"])
         except ValueError:
             raise InvalidRequestError("a run id is a UUID") from None
+        logger.append_keys(runId=str(run_id))
+        return run_id
 
     def json(self) -> Any:
         """The body as strict JSON; an empty or blank one is {}. Raises InvalidRequestError, PayloadTooLargeError."""
@@ -143,12 +148,30 @@ class Call:
         return int(self.context.get_remaining_time_in_millis())
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
+@dataclass(frozen=True)
+class Route:
+    """A route, and what the OpenAPI document says of it beside its handler's docstring.
+
+    ``takes``: names of its query parameters and headers. ``answers``: the model of its answer, or the media
+    type of a text. ``raises``: errors that are not every route's. ``handler``: None where another function
+    serves it.
+    """
+
     method: str
-    pattern: re.Pattern[str]
-    handler: Callable[[Call], Reply] | None
+    path: str
+    handler: Callable[[Call], Reply] | None = None
+    body: type[BaseModel] | None = None
+    takes: tuple[str, ...] = ()
+    answers: type[Answer | Row] | str = "application/json"
+    statuses: tuple[int, ...] = (200,)
+    raises: tuple[type[LoopError], ...] = ()
     is_open: bool = False
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """``{name}`` in the path matches one segment, ``{name+}`` what is left of it."""
+        pattern = re.sub(r"\{(\w+)\+\}", r"(?P<\1>.+)", self.path)
+        return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern))
 
 
 class Api:
@@ -157,27 +180,25 @@ class Api:
     def __init__(self, services: Callable[[], Services]) -> None:
         """``services`` is called once, by the first call."""
         self._make_services = services
-        self._routes: list[_Route] = []
+        self.routes: list[Route] = []
 
     @cached_property
     def services(self) -> Services:
         """What the routes work with, made once per process."""
         return self._make_services()
 
-    def route(
-        self, method: str, path: str, *, is_open: bool = False
-    ) -> Callable[[Callable[[Call], Reply]], Callable[[Call], Reply]]:
-        """Register a route: ``{name}`` in the path matches one segment. Open ones need no identity."""
+    def route(self, method: str, path: str, **description: Any) -> Callable[[Handler], Handler]:
+        """Register who serves a route; ``description``: the fields of Route. Open ones need no identity."""
 
-        def register(handler: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
-            self._routes.append(_Route(method, _pattern(path), handler, is_open))
+        def register(handler: Handler) -> Handler:
+            self.routes.append(Route(method, path, handler, **description))
             return handler
 
         return register
 
     def served_elsewhere(self, method: str, path: str) -> None:
         """Know a route of another function: the other methods of its path come here, by way of ``$default``."""
-        self._routes.append(_Route(method, _pattern(path), handler=None))
+        self.routes.append(Route(method, path))
 
     def handle(self, event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
         """Answer an API Gateway event (payload 2.0). Never raises."""
@@ -188,6 +209,8 @@ class Api:
         try:
             answer = self._answer(event, context, request_id)
         except LoopError as error:
+            if isinstance(error, LoopConflictError):
+                metrics.count(metrics.Metric.CONFLICTS)
             if error.status >= 500:
                 logger.exception("the call failed", extra={"code": error.code})
             answer = _error_answer(error, request_id)
@@ -210,7 +233,7 @@ class Api:
     def _answer(self, event: Mapping[str, Any], context: LambdaContext, request_id: UUID) -> dict[str, Any]:
         request = _mapping(event.get("requestContext"))
         method, path = str(_mapping(request.get("http")).get("method")), str(event.get("rawPath"))
-        matches = [(route, match) for route in self._routes if (match := route.pattern.fullmatch(path))]
+        matches = [(route, match) for route in self.routes if (match := route.pattern.fullmatch(path))]
         route, match = next(((r, m) for r, m in matches if r.method == method), (None, None))
         if route and route.is_open:
             identity = Identity("anonymous")
@@ -221,6 +244,8 @@ class Api:
         call = Call(event, context, self.services, identity, request_id, match.groupdict())
         self.services.database.deadline = time.monotonic() + call.remaining_ms() / 1000 - ANSWER_RESERVE_SECONDS
         reply = route.handler(call)
+        if isinstance(reply.body, str):
+            return {"statusCode": reply.status, "headers": dict(reply.headers), "body": reply.body}
         return {
             "statusCode": reply.status,
             "headers": {**_JSON_HEADERS, **reply.headers},
@@ -274,10 +299,6 @@ def _request_id(event: Mapping[str, Any]) -> UUID:
         return UUID(headers_of(event).get("x-request-id", "").strip())
     except ValueError:
         return uuid4()
-
-
-def _pattern(path: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
 
 
 def _raise_no_route(method: str, methods: list[str]) -> NoReturn:

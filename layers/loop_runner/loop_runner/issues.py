@@ -1,9 +1,12 @@
-"""Owns the issues: registering, patching facts, and reading one with the run that owns it."""
+"""Owns the issues: registering, changing, listing, and reading one with the run that owns it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, LiteralString, Self, cast
+from typing import TYPE_CHECKING, Annotated, LiteralString, Self, cast
+from uuid import UUID
+
+from pydantic import Field
 
 from loop_runner.database import DEPLOYMENT_SECONDS
 from loop_runner.errors import (
@@ -16,15 +19,46 @@ from loop_runner.errors import (
 )
 from loop_runner.ledger import conflict_of
 from loop_runner.loops import ApprovalExecutor
-from loop_runner.models import Instant, Issue, Row, Run
+from loop_runner.models import Instant, Issue, Json, LoopStatus, Row, Run, RunStatus
 from loop_runner.settings import MAX_FACTS_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from loop_runner.database import Database
     from loop_runner.loops import Loop, Step
-    from loop_runner.models import Json
+
+
+class LastRun(Row):
+    """The last run of an issue that executes, in short."""
+
+    id: Annotated[UUID, Field(serialization_alias="runId")]
+    status: RunStatus
+    actor: str
+    created_at: Instant
+    completed_at: Instant | None = None
+    lease_expires_at: Instant | None = None
+    step: int | None = None
+    attempt: int
+    loop_status: LoopStatus | None = None
+    blocker_code: str | None = None
+    error_code: str | None = None
+    message: str | None = None
+
+
+class IssueInList(Row):
+    """An issue without its facts, and its last run."""
+
+    id: Annotated[str, Field(serialization_alias="issueId")]
+    loop_name: Annotated[str, Field(serialization_alias="loop")]
+    state: str
+    version: int
+    hold: Json | None = None
+    next_attempt_at: Instant | None = None
+    created_at: Instant
+    updated_at: Instant
+    last_run: LastRun | None = None
 
 
 class IssueNow(Row):
@@ -172,6 +206,22 @@ class Issues:
                     f"four eyes: {answer['actor']} asked for this approval, somebody else must give it"
                 )
         return IssueNow.of(answer)
+
+    def list_issues(
+        self,
+        *,
+        loop: str | None = None,
+        state: str | None = None,
+        limit: int,
+        before: tuple[datetime, str] | None = None,
+    ) -> list[IssueInList]:
+        """At most ``limit`` issues, newest first; ``before``: created_at and id of the issue to go on from."""
+        request: dict[str, object] = {"limit": limit}
+        request |= {name: text for name, text in (("loop", loop), ("state", state)) if text is not None}
+        if before:
+            request |= {"beforeAt": before[0].isoformat(), "beforeId": before[1]}
+        answer = self._database.call("loop_list_issues", request)
+        return [IssueInList.model_validate(issue) for issue in cast("list[Json]", answer["issues"])]
 
     def get(self, issue_id: str) -> IssueNow:
         """The issue as it stands. Raises IssueNotFoundError."""

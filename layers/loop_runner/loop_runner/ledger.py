@@ -169,7 +169,16 @@ class Ledger:
             return Claim(request, run_id, lease_token, issue, now, attempt=1)
         run = Run.model_validate(answer["run"])
         request = replace(request, actor=run.actor, principal=run.principal, request_id=run.request_id)
-        return Claim(request, run_id, lease_token, issue, now, run.attempt)
+        return Claim(
+            request,
+            run_id,
+            lease_token,
+            issue,
+            now,
+            run.attempt,
+            took_over=bool(answer.get("tookOver")),
+            queue_seconds=(now - run.queued_at).total_seconds() if run.queued_at else None,
+        )
 
     def start_step(
         self,
@@ -291,7 +300,7 @@ class Ledger:
         rows = self._database.query("SELECT loop_get_waiting(%s) AS answer", [run_id])
         answer = rows[0]["answer"]
         if answer is None:
-            raise RunNotFoundError(f"there is no run {run_id}")
+            raise RunNotFoundError.of(run_id)
         if answer["step"] is None or answer["issue"] is None:
             return None
         return TaskOf(
@@ -319,16 +328,16 @@ class Ledger:
         request = _given({"runId": str(run_id), "actor": actor, "principal": principal, "reason": reason})
         answer = self._database.call("loop_cancel", request)
         if answer["outcome"] == "notFound":
-            raise RunNotFoundError(f"there is no run {run_id}")
-        recorded = Recorded.of(answer, run_id, by_this_call=True)
+            raise RunNotFoundError.of(run_id)
+        recorded = Recorded.of(answer, run_id, by_this_call=bool(answer.get("recorded")))
         if answer["outcome"] == "finished":
             raise RunFinishedError.of(recorded.run.id, recorded.run.status)
         return recorded
 
-    def sweep(self, *, max_runs: int, ended_by: str) -> list[UUID]:
-        """End at most ``max_runs`` runs whose lease is over; their ids. Others may sweep at the same time."""
+    def sweep(self, *, max_runs: int, ended_by: str) -> list[Run]:
+        """End at most ``max_runs`` runs whose lease is over; as they stand. Others may sweep at the same time."""
         answer = self._database.call("loop_sweep", {"maxRuns": max_runs, "endedBy": ended_by})
-        return [UUID(run_id) for run_id in cast("list[str]", answer["ended"])]
+        return [Run.model_validate(run) for run in cast("list[Json]", answer["runs"])]
 
     def take_due(self, *, max_items: int, resend_after_seconds: float, max_sends: int) -> Json:
         """What needs a message: {attempts: [{issueId, after}], runs: [{issueId, runId}]}; the runs count as sent."""

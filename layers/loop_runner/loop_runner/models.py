@@ -6,14 +6,15 @@ durations in whole milliseconds. A newer schema may have more columns: they are 
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, ClassVar
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 
@@ -64,12 +65,19 @@ def _to_text(instant: datetime) -> str:
     return instant.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-Instant = Annotated[datetime, AfterValidator(_to_utc), PlainSerializer(_to_text, when_used="json")]
+Instant = Annotated[
+    datetime,
+    AfterValidator(_to_utc),
+    PlainSerializer(_to_text, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
 Json = dict[str, JsonValue]
 
 
 class Row(BaseModel):
-    """A row, read by column name, written as JSON in camelCase."""
+    """A row, read by column name, written as JSON in camelCase, nulls included."""
+
+    omits_null: ClassVar[bool] = False
 
     model_config = ConfigDict(
         frozen=True,
@@ -87,6 +95,22 @@ class NextStep(Row):
     step_number: int
     step_type: str
     estimated_duration_ms: Annotated[int | None, Field(exclude_if=lambda value: value is None)] = None
+
+
+class NextCall(Row):
+    """The call that lets an issue go on; what stands in <> in its body is the caller's to fill in.
+
+    ``if_match``: the issue's version, where the call must name it.
+    """
+
+    method: str
+    path: str
+    body: Json
+    if_match: Annotated[int | None, Field(exclude_if=lambda value: value is None)] = None
+
+    def __str__(self) -> str:
+        """As messages end with it."""
+        return f"{self.method} {self.path} {json.dumps(self.body, ensure_ascii=False, separators=(',', ':'))}"
 
 
 class Approval(Row):

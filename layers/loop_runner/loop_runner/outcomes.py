@@ -103,7 +103,7 @@ def of_dry_run(ready: resolver.Ready, issue: Issue) -> Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A run's visit to a step of its loop, by the issue as it was claimed."""
+    """A run's visit to a step of its loop, by the issue as it was claimed. ``chance``: of its retry's jitter."""
 
     loop: Loop
     step: Step
@@ -111,6 +111,7 @@ class Visit:
     now: datetime
     attempt: int
     skipped: tuple[Step, ...] = ()
+    chance: float | None = None
 
 
 def of_result(result: Result, visit: Visit) -> Outcome:
@@ -209,7 +210,7 @@ def _of_completed(result: Completed, visit: Visit) -> Outcome:
 def _of_failed(result: Failed, visit: Visit) -> Outcome:
     step, issue = visit.step, visit.issue
     reason = clean_text(result.message)
-    retry = retry_after(step.retry, result.code, visit.attempt)
+    retry = retry_after(step.retry, result.code, visit.attempt, visit.chance)
     seconds = retry.seconds if retry else None
     what_now = (
         "run the next step to try again" if seconds is None else f"it is tried again by itself in {seconds:.0f} s"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loop_runner.errors import LoopDefinitionError, NoApprovalPendingError
 from loop_runner.loops import ApprovalExecutor
-from loop_runner.models import LoopStatus, NextStep
+from loop_runner.models import LoopStatus, NextCall, NextStep
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from loop_runner.conditions import Gate
     from loop_runner.loops import KnownLoop, Loop, Step
-    from loop_runner.models import Issue
+    from loop_runner.models import Issue, Json
 
 
 APPROVAL_REQUIRED = "APPROVAL_REQUIRED"
@@ -23,11 +22,18 @@ APPROVAL_REQUIRED = "APPROVAL_REQUIRED"
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """Why nothing can run. The message ends with the call that clears it."""
+    """Why nothing can run, and the call that clears it; ``first``: what must be done before that call."""
 
     code: str
-    message: str
+    reason: str
+    call: NextCall
     fact: str | None = None
+    first: str = ""
+
+    @property
+    def message(self) -> str:
+        """Why, and what to do: it ends with the call."""
+        return f"{self.reason}. To go on: {self.first}{self.call}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,77 +134,64 @@ def _undecided(step: Step, executor: ApprovalExecutor, issue: Issue) -> Blocker 
     approval = issue.approval
     if approval and (approval.version, approval.step_number) != (issue.version, step.number):
         approval = None
-    call = f'To go on: POST /api/loop/issues/{issue.id}/approvals {{"decision":"approved"}}'
+    call = _call(issue, "/approvals", {"decision": "approved"}, if_match=issue.version)
     if approval is None:
         who = " by somebody who has not asked for it" if executor.four_eyes else ""
         return Blocker(
             APPROVAL_REQUIRED,
-            f'{step.type} needs an approval{who} of the issue as it is now (If-Match: "{issue.version}"). {call}',
+            f'{step.type} needs an approval{who} of the issue as it is now (If-Match: "{issue.version}")',
+            call,
         )
     if approval.decision == "rejected" and "rejected" not in (step.outcomes or {}):
         comment = f": {approval.comment}" if approval.comment else ""
         return Blocker(
             "APPROVAL_REJECTED",
             f"{approval.actor} rejected {step.type}{comment}. Change the facts, or have it decided again "
-            f'(If-Match: "{issue.version}"). {call}',
+            f'(If-Match: "{issue.version}")',
+            call,
         )
     return None
 
 
 def _unmet(gate: Gate, issue: Issue, now: datetime) -> Blocker:
-    patch = json.dumps(gate.satisfying_patch(issue.facts, now), ensure_ascii=False, separators=(",", ":"))
-    reason = gate.message or f"the fact {gate.fact} {_wanted(gate)}"
-    return Blocker(
-        gate.blocker, f"{reason.rstrip('.')}. To go on: PATCH /api/loop/issues/{issue.id} {patch}", gate.fact
-    )
-
-
-def _wanted(gate: Gate) -> str:
-    if gate.is_ is not None:
-        wanted = f"must be {json.dumps(gate.is_)}"
-    elif gate.in_ is not None:
-        wanted = f"must be one of {', '.join(json.dumps(item) for item in gate.in_)}"
-    elif gate.same_as is not None:
-        wanted = f"must be present and the same as {gate.same_as}"
-    elif gate.max_age_seconds is not None:
-        wanted = f"must be a time with a zone, at most {gate.max_age_seconds} s old"
-    elif gate.min is not None or gate.max is not None:
-        bounds = [f"at least {gate.min}"] * (gate.min is not None) + [f"at most {gate.max}"] * (gate.max is not None)
-        wanted = f"must be a number, {' and '.join(bounds)}"
-    else:
-        wanted = "is missing or empty"
-    return wanted
+    reason = gate.message or f"the fact {gate.fact} {gate.wanted}"
+    patch = NextCall(method="PATCH", path=_path(issue), body=gate.satisfying_patch(issue.facts, now))
+    return Blocker(gate.blocker, reason.rstrip("."), patch, gate.fact)
 
 
 def _on_hold(issue: Issue) -> Blocker:
     hold = issue.hold or {}
-    return Blocker(
-        "ON_HOLD",
-        f"{hold.get('by')} holds the issue since {hold.get('since')}: {hold.get('reason')}. "
-        f'To go on: POST /api/loop/issues/{issue.id}/resume {{"reason":"<why>"}}',
-    )
+    reason = f"{hold.get('by')} holds the issue since {hold.get('since')}: {hold.get('reason')}"
+    return Blocker("ON_HOLD", reason, _call(issue, "/resume", {"reason": "<why>"}))
 
 
 def _unknown_loop(issue: Issue) -> Blocker:
-    return Blocker(
-        "UNKNOWN_LOOP",
-        f"the loop {issue.loop_name} is not deployed. To go on: deploy loops/{issue.loop_name}.toml, then "
-        f"POST /api/loop/issues/{issue.id}/run-next-step {{}}",
-    )
+    reason, first = f"the loop {issue.loop_name} is not deployed", f"deploy loops/{issue.loop_name}.toml, then "
+    return Blocker("UNKNOWN_LOOP", reason, run_next_step_of(issue), first=first)
 
 
 def _invalid_loop(error: LoopDefinitionError, issue: Issue) -> Blocker:
-    return Blocker(
-        "INVALID_LOOP",
-        f"the loop {issue.loop_name} is not valid: {error.message}. To go on: mend and deploy the file, then "
-        f"POST /api/loop/issues/{issue.id}/run-next-step {{}}",
-    )
+    reason = f"the loop {issue.loop_name} is not valid: {error.message}"
+    return Blocker("INVALID_LOOP", reason, run_next_step_of(issue), first="mend and deploy the file, then ")
 
 
 def _unknown_state(loop: Loop, issue: Issue) -> Blocker:
     return Blocker(
         "UNKNOWN_STATE",
         f"the loop {loop.name} does not know the state {issue.state}, it has {', '.join(sorted(loop.states))}. "
-        f"Deploy a loop that knows it, or put the issue into one of these. To go on: "
-        f'POST /api/loop/issues/{issue.id}/state {{"state":"{loop.initial_state}","reason":"<why>"}}',
+        "Deploy a loop that knows it, or put the issue into one of these",
+        _call(issue, "/state", {"state": loop.initial_state, "reason": "<why>"}),
     )
+
+
+def run_next_step_of(issue: Issue) -> NextCall:
+    """The call that runs the issue's next step."""
+    return _call(issue, "/run-next-step", {})
+
+
+def _call(issue: Issue, route: str, body: Json, if_match: int | None = None) -> NextCall:
+    return NextCall(method="POST", path=_path(issue) + route, body=body, if_match=if_match)
+
+
+def _path(issue: Issue) -> str:
+    return f"/api/loop/issues/{issue.id}"

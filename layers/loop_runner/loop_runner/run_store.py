@@ -219,7 +219,7 @@ class RunStore:
         """The run. Raises RunNotFoundError."""
         rows = self._database.query(_GET_RUN, {"id": run_id})
         if not rows:
-            raise _run_not_found(run_id)
+            raise RunNotFoundError.of(run_id)
         run = Run.model_validate(rows[0])
         _log("get_run", run)
         return run
@@ -322,7 +322,7 @@ class RunStore:
         """The run and its steps, read at one moment. Raises RunNotFoundError."""
         rows = self._database.query(_GET_RUN_WITH_STEPS, {"id": run_id})
         if not rows:
-            raise _run_not_found(run_id)
+            raise RunNotFoundError.of(run_id)
         run = RunWithSteps.model_validate(rows[0])
         _log("get_run_with_steps", run)
         return run
@@ -336,10 +336,6 @@ class RunStore:
 
     def _write(self, sql: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
         return self._database.query(sql, parameters, repeatable=False)
-
-
-def _run_not_found(run_id: UUID) -> RunNotFoundError:
-    return RunNotFoundError(f"there is no run {run_id}")
 
 
 def _text(text: str | None) -> str | None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from loop_runner.errors import ConfigurationError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 CODE_VERSION: Final = 1
 """Grows when the code needs a schema to know; the schema's minimumCode refuses older code."""
 
-REQUIRED_SCHEMA: Final = 92
+REQUIRED_SCHEMA: Final = 96
 """The newest migration that this code relies on."""
 
 LEASE_GRACE_MS: Final = 5_000
@@ -46,6 +47,19 @@ class Settings:
     retention_days: int = 0
     run_queue_url: str = ""
     step_function_prefix: str = ""
+    openapi_file: Path = Path("/opt/openapi.json")
+    log_group: str = ""
+    region: str = ""
+
+    def log_url(self, log_stream: str | None) -> str | None:
+        """Where the console of AWS shows a log stream of this deployment; None where there is none."""
+        if not (self.log_group and self.region and log_stream):
+            return None
+        group, stream = (
+            quote(quote(name, safe=""), safe="").replace("%", "$") for name in (self.log_group, log_stream)
+        )
+        host = f"https://{self.region}.console.aws.amazon.com/cloudwatch/home?region={self.region}"
+        return f"{host}#logsV2:log-groups/log-group/{group}/log-events/{stream}"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -67,4 +81,7 @@ class Settings:
             retention_days=int(retention),
             run_queue_url=environment.get("RUN_QUEUE_URL", ""),
             step_function_prefix=environment.get("STEP_FUNCTION_PREFIX", ""),
+            openapi_file=Path(environment.get("OPENAPI_FILE", "/opt/openapi.json")),
+            log_group=environment.get("AWS_LAMBDA_LOG_GROUP_NAME", ""),
+            region=environment.get("AWS_REGION", ""),
         )
