@@ -63,6 +63,18 @@ sql: $(VENV)/.local ## a psql prompt on the rows of the running `make dev`
 verify: $(VENV)/.local ## is a running system what this checkout says? (URL, DATABASE_URL; else that of `make dev`)
 	@$(BIN)/python -m tools.verify
 
+.PHONY: openapi
+openapi: $(VENV)/.dev ## write docs/openapi.json, the contract for machines
+	@$(BIN)/python -m tools.openapi
+
+.PHONY: load
+load: $(VENV)/.local ## fill the database of `make dev`, or DATABASE_URL, with history (ISSUES, RUNS, DAYS, SEED, FORCE)
+	@$(BIN)/python -m tools.load
+
+.PHONY: console
+console: $(VENV)/.local ## the console of a deployed API on http://127.0.0.1:3030, signed with your credentials (API_URL, PORT)
+	@$(BIN)/python -m tools.console
+
 .PHONY: loop-check
 loop-check: $(VENV)/.local ## validate and draw the loops of LOOPS_DIR; FACTS=file.json: an issue's way (LOOP, STATE)
 	@$(BIN)/python -m tools.loop_check
@@ -80,6 +92,10 @@ endif
 e2e: $(LAMBDA)/.installed $(VENV)/.dev $(SAM)/.installed ## the functions as SAM builds them, under Lambda's runtime; no Docker (ARGS)
 	$(SAM)/sam validate --lint
 	$(BIN)/pytest tests/e2e $(ARGS)
+
+.PHONY: screenshots
+screenshots: $(VENV)/.dev ## the pictures of docs/images, of a stack of their own; needs a Chromium (CHROMIUM)
+	@$(BIN)/python -m tools.screenshots
 
 .PHONY: soak
 soak: $(VENV)/.local ## callers for DURATION seconds (60) while processes are killed and the database restarts
@@ -123,6 +139,6 @@ build-LoopRunnerLayer:
 		--target "$(ARTIFACTS_DIR)/python" --requirement layers/loop_runner/requirements.txt
 	rm -rf "$(ARTIFACTS_DIR)/python/bin"
 	cp -R layers/loop_runner/loop_runner "$(ARTIFACTS_DIR)/python/"
-	cp -R loops migrations "$(ARTIFACTS_DIR)/"
+	cp -R loops migrations docs/openapi.json "$(ARTIFACTS_DIR)/"
 	find "$(ARTIFACTS_DIR)" -name __pycache__ -prune -exec rm -r {} +
 	python3.13 -m compileall -q --invalidation-mode unchecked-hash -s "$(ARTIFACTS_DIR)" -p /opt "$(ARTIFACTS_DIR)/python"

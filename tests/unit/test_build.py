@@ -55,7 +55,13 @@ def layer(tmp_path: Path) -> Path:
     """A layer for arm64 without a fault, and beside it the lock that it was made from."""
     write(tmp_path / "lock.txt", LOCK)
     layer = tmp_path / "layer"
-    for name in ("python/loop_runner/py.typed", "loops/a.toml", "migrations/083_a.sql", "migrations/functions/a.sql"):
+    for name in (
+        "python/loop_runner/py.typed",
+        "loops/a.toml",
+        "openapi.json",
+        "migrations/083_a.sql",
+        "migrations/functions/a.sql",
+    ):
         write(layer / name)
     module(layer, "loop_runner/__init__.py")
     module(layer, "pure.py")

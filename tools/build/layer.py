@@ -33,7 +33,13 @@ _GLIBC: Final = range(34, 4, -1)  # minor versions, the newest that of Amazon Li
 _MACHINES: Final = {"arm64": ("aarch64", 183), "x86_64": ("x86_64", 62)}  # and e_machine (elf.h)
 _ELF: Final = b"\x7fELF"
 _UNCHECKED_HASH: Final = 1  # flags of a .pyc that never asks for its source's time (PEP 552)
-_CONTENTS: Final = ("python/loop_runner/py.typed", "loops/*.toml", "migrations/*.sql", "migrations/functions/*.sql")
+_CONTENTS: Final = (
+    "python/loop_runner/py.typed",
+    "loops/*.toml",
+    "openapi.json",
+    "migrations/*.sql",
+    "migrations/functions/*.sql",
+)
 
 
 def problems(layer: Path, architecture: str, lock: Path = LOCK) -> list[str]:
