@@ -7,25 +7,23 @@ import json
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-from tools.local.http_api import MAX_BODY_BYTES, Request, Response, Router, event_of, response_of
+from tools.local.asgi import raw_path_of, read_body, request_of, send_response
+from tools.local.http_api import MAX_BODY_BYTES, Response, Router, event_of, response_of
 from tools.local.lambda_api import LambdaApi, is_invoke
 from tools.local.sqs_api import SqsApi, is_sqs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from tools.local.http_api import Match
+    from tools.local.asgi import Receive, Scope, Send
+    from tools.local.http_api import Match, Request
     from tools.local.queues import Queue
     from tools.local.template import Route
     from tools.local.workers import Outcome, Workers
 
-    Message = MutableMapping[str, Any]
-
 INTEGRATION_SECONDS = 30.0  # API Gateway's limit, which cannot be raised
-
-_DISCARDED_BYTES: Final = 100 * 1024 * 1024
 
 
 class Gateway:
@@ -50,25 +48,23 @@ class Gateway:
         self._on_access = on_access
         self._late: set[asyncio.Task[Outcome]] = set()
 
-    async def __call__(
-        self, scope: Mapping[str, Any], receive: Callable[[], Any], send: Callable[[Message], Any]
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever goes wrong here is a 500, as API Gateway's own faults are."""
         if scope["type"] != "http":
             return
         started = time.monotonic()
-        raw_path = scope["raw_path"].decode("ascii", "replace")
+        raw_path = raw_path_of(scope)
         try:
-            body = await _read_body(receive)
+            body = await read_body(receive, MAX_BODY_BYTES)
             response = (
                 Response.message(413, "Request Entity Too Large")
                 if body is None
-                else await self._answer(_request_of(scope, raw_path, body))
+                else await self._answer(request_of(scope, body))
             )
         except Exception:
             traceback.print_exc(file=sys.stderr)
             response = Response.message(500, "Internal Server Error")
-        await _send(send, response, has_body=scope["method"] != "HEAD")
+        await send_response(send, response, has_body=scope["method"] != "HEAD")
         if self._on_access is not None:
             milliseconds = (time.monotonic() - started) * 1000
             target = dict(scope["headers"]).get(b"x-amz-target", b"").decode("latin-1")
@@ -102,41 +98,3 @@ class Gateway:
             return Response.message(500, "Internal Server Error")
         request_id = event["requestContext"]["requestId"]
         return Response(response.status, (*response.headers, ("apigw-requestid", request_id)), response.body)
-
-
-def _request_of(scope: Mapping[str, Any], raw_path: str, body: bytes) -> Request:
-    client = scope.get("client")
-    return Request(
-        method=scope["method"],
-        raw_path=raw_path,
-        query=scope["query_string"].decode("latin-1"),
-        headers=tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]),
-        body=body,
-        protocol=f"HTTP/{scope['http_version']}",
-        source_ip=client[0] if client else "127.0.0.1",
-    )
-
-
-async def _read_body(receive: Callable[[], Any]) -> bytes | None:
-    """The body, or None when it is too long; the rest of such a one is read all the same, for the client to see why."""
-    parts: list[bytes] = []
-    length = 0
-    while True:
-        message = await receive()
-        part = message.get("body", b"")
-        length += len(part)
-        if length <= MAX_BODY_BYTES:
-            parts.append(part)
-        if message["type"] == "http.disconnect" or not message.get("more_body") or length > _DISCARDED_BYTES:
-            return b"".join(parts) if length <= MAX_BODY_BYTES else None
-
-
-async def _send(send: Callable[[Message], Any], response: Response, *, has_body: bool) -> None:
-    is_empty = response.status in {204, 304}
-    headers = [
-        (name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in response.headers
-    ]
-    if not is_empty:
-        headers.append((b"content-length", str(len(response.body)).encode()))
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body if has_body and not is_empty else b""})

@@ -49,16 +49,23 @@ class LocalSettings:
         steps = Path(given_steps or root / "tools" / "steps").absolute()
         if given_steps and not steps.is_dir():
             raise SettingsError(f"STEPS_DIR={steps} is not a folder")
-        text = environment.get("PORT") or None
-        if text is not None and not (text.isascii() and text.isdigit() and int(text) < 1 << 16):
-            raise SettingsError(f"PORT={text} is not a port: a number from 1 to 65535, or 0 for any free one")
         return cls(
             database_url=environment.get("DATABASE_URL") or None,
-            port=None if text is None else int(text),
+            port=read_port(environment),
             loops=loops,
             steps=steps,
             trust_actor_header=environment.get("TRUST_ACTOR_HEADER") or "1",
         )
+
+
+def read_port(environment: Mapping[str, str]) -> int | None:
+    """The port that PORT names; None where it names none. Raises SettingsError."""
+    text = environment.get("PORT")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) < 1 << 16):
+        raise SettingsError(f"PORT={text} is not a port: a number from 1 to 65535, or 0 for any free one")
+    return int(text)
 
 
 def functions_environment(environment: Mapping[str, str], gateway_url: str) -> dict[str, str]:

@@ -104,7 +104,7 @@ class Stack:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as started:
-            listener = started.enter_context(_listen(self._port))
+            listener = started.enter_context(listen(self._port))
             self.url = f"http://{_HOST}:{listener.getsockname()[1]}"
             if not self._given_database_url:
                 self.server = started.enter_context(self._server())
@@ -157,6 +157,7 @@ class Stack:
             "DATABASE_URL": self._app_url,
             "LOOPS_DIR": str(self._settings.loops),
             "MIGRATIONS_DIR": str(self._root / "migrations"),
+            "OPENAPI_FILE": str(self._root / "docs" / "openapi.json"),
             "TRUST_ACTOR_HEADER": self._settings.trust_actor_header,
         }
         environments = {
@@ -259,8 +260,8 @@ class _LoopThread(threading.Thread):
         await serving
 
 
-def _listen(port: int) -> socket.socket:
-    """Take the port at once, so that what is started afterwards knows it."""
+def listen(port: int) -> socket.socket:
+    """Take the port at once, so that what is started afterwards knows it. Raises StackError."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
