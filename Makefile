@@ -139,6 +139,6 @@ build-LoopRunnerLayer:
 		--target "$(ARTIFACTS_DIR)/python" --requirement layers/loop_runner/requirements.txt
 	rm -rf "$(ARTIFACTS_DIR)/python/bin"
 	cp -R layers/loop_runner/loop_runner "$(ARTIFACTS_DIR)/python/"
-	cp -R loops migrations docs/openapi.json "$(ARTIFACTS_DIR)/"
+	cp -R loops migrations docs/openapi.json layers/loop_runner/certs "$(ARTIFACTS_DIR)/"
 	find "$(ARTIFACTS_DIR)" -name __pycache__ -prune -exec rm -r {} +
 	python3.13 -m compileall -q --invalidation-mode unchecked-hash -s "$(ARTIFACTS_DIR)" -p /opt "$(ARTIFACTS_DIR)/python"

@@ -57,6 +57,7 @@ def layer(tmp_path: Path) -> Path:
     layer = tmp_path / "layer"
     for name in (
         "python/loop_runner/py.typed",
+        "certs/rds.pem",
         "loops/a.toml",
         "openapi.json",
         "migrations/083_a.sql",

@@ -35,6 +35,7 @@ _ELF: Final = b"\x7fELF"
 _UNCHECKED_HASH: Final = 1  # flags of a .pyc that never asks for its source's time (PEP 552)
 _CONTENTS: Final = (
     "python/loop_runner/py.typed",
+    "certs/rds.pem",
     "loops/*.toml",
     "openapi.json",
     "migrations/*.sql",
