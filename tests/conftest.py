@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from loop_runner import migrations
 from loop_runner.audit import audit
 from loop_runner.database import Database
 from loop_runner.http import Api
+from loop_runner.observability import logger
 from loop_runner.services import Services
 from loop_runner.settings import Settings
 from tools.local.roles import app_url
@@ -38,6 +40,9 @@ ROOT = Path(__file__).parent.parent
 MIGRATIONS = ROOT / "migrations"
 LOOPS = ROOT / "loops"
 ACTOR = "ann"
+
+Lines = list[dict[str, Any]]
+"""What functions write, each line read as JSON."""
 
 hypothesis_settings.register_profile("default", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("default")
@@ -324,3 +329,20 @@ def steps(settings: Settings, tmp_path: Path, sql: Sql, monkeypatch: pytest.Monk
     steps = Steps(settings, tmp_path, sql, monkeypatch)
     yield steps
     steps.services.database.close()
+
+
+class _Stdout:
+    """Standard output as it is now; the logger's is what it was when the logger was made."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+@pytest.fixture
+def written(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[], Lines]:
+    """The lines since the last look; each is JSON."""
+    monkeypatch.setattr(logger.registered_handler, "stream", _Stdout())
+    return lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]

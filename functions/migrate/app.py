@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Do what ``action`` says; a LoopError, as MigrationError is one, fails the invocation and says why."""
     settings = Settings.from_environment()
-    url, folder = settings.database_url, settings.migrations_dir
+    url, folder = settings.url_to_connect(), settings.migrations_dir
     action = event.get("action")
     logger.structure_logs(append=False)
     logger.append_keys(action=action, lambdaRequestId=context.aws_request_id)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from loop_runner import background
 from loop_runner.metrics import Metric
-from loop_runner.observability import logger
-from tests.conftest import ROOT, Client, Sql
+from tests.conftest import ROOT, Client, Lines, Sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pytest
 
     from tests.fake_steps import Steps
 
@@ -22,25 +20,6 @@ ISSUE = "/api/loop/issues/AFU9-123"
 IDS = {"requestId", "runId", "issueId", "loop", "step"}
 DIMENSIONS = {"service", "status", "loop", "step"}
 REQUEST = "3f0c5b1e-7a52-4b8e-9d57-0c2b8a6f1d34"
-
-Lines = list[dict[str, Any]]
-
-
-class _Stdout:
-    """Standard output as it is now; the logger's is what it was when the logger was made."""
-
-    def write(self, text: str) -> int:
-        return sys.stdout.write(text)
-
-    def flush(self) -> None:
-        sys.stdout.flush()
-
-
-@pytest.fixture
-def written(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[], Lines]:
-    """The lines since the last look; each is JSON."""
-    monkeypatch.setattr(logger.registered_handler, "stream", _Stdout())
-    return lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
 def metrics_of(lines: Lines) -> list[tuple[str, float, dict[str, str]]]:

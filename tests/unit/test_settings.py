@@ -47,6 +47,26 @@ def test_delegates_are_a_list_with_commas(text: str, delegates: set[str]) -> Non
     assert Settings.from_environment({**URL, "ACTOR_DELEGATES": text}).actor_delegates == delegates
 
 
+def test_a_url_with_a_password_is_connected_to_as_it_is() -> None:
+    assert Settings.from_environment(URL).url_to_connect() == URL["DATABASE_URL"]
+    assert Settings.from_environment({**URL, "DATABASE_AUTH": ""}).url_to_connect() == URL["DATABASE_URL"]
+
+
+def test_where_iam_decides_the_url_to_connect_with_has_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.setenv(name, "x")
+    url = f"{URL['DATABASE_URL']}?sslmode=verify-full"
+    settings = Settings.from_environment({"DATABASE_URL": url, "DATABASE_AUTH": "iam"})
+    assert settings.url_to_connect().startswith("postgresql://loop_app:db%3A5432%2F%3FAction%3Dconnect%26DBUser%3D")
+    assert settings.database_url == url
+
+
+@pytest.mark.parametrize("text", ["IAM", "password", "1"])
+def test_another_way_to_sign_in_is_an_error_that_names_the_variable(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="DATABASE_AUTH"):
+        Settings.from_environment({**URL, "DATABASE_AUTH": text})
+
+
 @pytest.mark.parametrize("text", ["1", "true", "TRUE", "True"])
 def test_the_header_is_trusted_where_the_environment_says_so(text: str) -> None:
     assert Settings.from_environment({**URL, "TRUST_ACTOR_HEADER": text}).trust_actor_header

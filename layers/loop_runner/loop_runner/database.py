@@ -17,7 +17,7 @@ from loop_runner.errors import UnavailableError
 from loop_runner.observability import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from psycopg.abc import RV, PQGen, PQGenConn
     from psycopg.rows import DictRow
@@ -84,9 +84,11 @@ class _Connection(psycopg.Connection["DictRow"]):
 class Database:
     """Connects when first used; a connection that broke is replaced. Waits never longer than the invocation has."""
 
-    def __init__(self, url: str, *, statement_seconds: float = STATEMENT_TIMEOUT_SECONDS) -> None:
-        """``statement_seconds``: how long an answer is waited for, within the deadline."""
-        self._url = url
+    def __init__(self, url: str | Callable[[], str], *, statement_seconds: float = STATEMENT_TIMEOUT_SECONDS) -> None:
+        """``url``, or what makes it anew for each connection; ``statement_seconds``: how long an answer is waited for,
+        within the deadline.
+        """
+        self._url = url if callable(url) else lambda: url
         self._statement_seconds = statement_seconds
         self._connection: _Connection | None = None
         self.deadline = math.inf
@@ -185,7 +187,7 @@ class Database:
         if self._connection is None or self._connection.closed:
             self._connection = None
             self._connection = _Connection.until(self.deadline).connect(
-                self._url,
+                self._url(),
                 autocommit=True,
                 prepare_threshold=None,  # a prepared statement would pin an RDS Proxy connection
                 row_factory=dict_row,
@@ -210,7 +212,12 @@ def raise_unavailable(error: Exception, *, may_be_done: bool = False, has_begun:
     if not may_be_done and not isinstance(error, (*_SCHEMA_ERRORS, *_OUT_OF_REACH)):
         return
     logger.warning(
-        "the database cannot serve", extra={"error": type(error).__name__, "sqlstate": getattr(error, "sqlstate", None)}
+        "the database cannot serve",
+        extra={
+            "error": type(error).__name__,
+            "sqlstate": getattr(error, "sqlstate", None),
+            "reason": reason_of_loss(error),
+        },
     )
     if isinstance(error, _SCHEMA_ERRORS):
         raise UnavailableError(SCHEMA_TOO_OLD, retry_after_seconds=DEPLOYMENT_SECONDS) from error
@@ -226,3 +233,16 @@ def raise_unavailable(error: Exception, *, may_be_done: bool = False, has_begun:
             "The database was too busy to do it in time and nothing was changed: try again."
         ) from error
     raise UnavailableError from error
+
+
+def reason_of_loss(error: Exception) -> str | None:
+    """Why a connection was not made, or lost, in words of libpq, which hold no value of a row and no password.
+
+    None for what a server answered: that may quote rows.
+    """
+    if not isinstance(error, psycopg.OperationalError) or error.sqlstate is not None:
+        return None
+    reason = " ".join(str(error).split())
+    if "certificate verify failed" in reason:
+        reason += ": the certificate has expired, or none of the authorities in sslrootcert has signed it"
+    return reason

@@ -30,7 +30,7 @@ class Services:
     @cached_property
     def database(self) -> Database:
         """The one connection."""
-        return Database(self.settings.database_url)
+        return Database(self.settings.url_to_connect)
 
     @cached_property
     def loops(self) -> LoopCatalog:

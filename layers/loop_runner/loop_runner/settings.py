@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from loop_runner.errors import ConfigurationError
+from loop_runner.rds_token import with_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,7 @@ class Settings:
     database_url: str
     loops_dir: Path
     migrations_dir: Path
+    signs_in_with_iam: bool = False
     actor_delegates: frozenset[str] = frozenset()
     trust_actor_header: bool = False
     retention_days: int = 0
@@ -50,6 +52,13 @@ class Settings:
     openapi_file: Path = Path("/opt/openapi.json")
     log_group: str = ""
     region: str = ""
+
+    def url_to_connect(self) -> str:
+        """``database_url`` for a connection that is made now: where IAM decides, with a new token as its password.
+
+        Raises ConfigurationError.
+        """
+        return with_token(self.database_url) if self.signs_in_with_iam else self.database_url
 
     def log_url(self, log_stream: str | None) -> str | None:
         """Where the console of AWS shows a log stream of this deployment; None where there is none."""
@@ -67,6 +76,9 @@ class Settings:
         url = environment.get("DATABASE_URL", "")
         if not url:
             raise ConfigurationError("DATABASE_URL is not set: give the function the database's libpq URI")
+        auth = environment.get("DATABASE_AUTH", "")
+        if auth not in {"", "iam"}:
+            raise ConfigurationError("DATABASE_AUTH must be iam, or empty where DATABASE_URL has the password")
         retention = environment.get("RETENTION_DAYS") or "0"
         if not (retention.isascii() and retention.isdigit() and len(retention) <= 5):
             raise ConfigurationError(
@@ -76,6 +88,7 @@ class Settings:
             database_url=url,
             loops_dir=Path(environment.get("LOOPS_DIR", "/opt/loops")),
             migrations_dir=Path(environment.get("MIGRATIONS_DIR", "/opt/migrations")),
+            signs_in_with_iam=auth == "iam",
             actor_delegates=frozenset(filter(None, map(str.strip, environment.get("ACTOR_DELEGATES", "").split(",")))),
             trust_actor_header=environment.get("TRUST_ACTOR_HEADER", "").lower() in {"1", "true"},
             retention_days=int(retention),
