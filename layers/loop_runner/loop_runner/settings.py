@@ -44,6 +44,7 @@ class Settings:
     loops_dir: Path
     migrations_dir: Path
     signs_in_with_iam: bool = False
+    master_secret_arn: str = ""
     actor_delegates: frozenset[str] = frozenset()
     trust_actor_header: bool = False
     retention_days: int = 0
@@ -89,6 +90,7 @@ class Settings:
             loops_dir=Path(environment.get("LOOPS_DIR", "/opt/loops")),
             migrations_dir=Path(environment.get("MIGRATIONS_DIR", "/opt/migrations")),
             signs_in_with_iam=auth == "iam",
+            master_secret_arn=environment.get("MASTER_SECRET_ARN", ""),
             actor_delegates=frozenset(filter(None, map(str.strip, environment.get("ACTOR_DELEGATES", "").split(",")))),
             trust_actor_header=environment.get("TRUST_ACTOR_HEADER", "").lower() in {"1", "true"},
             retention_days=int(retention),

@@ -1,0 +1,53 @@
+"""Owns the roles of a database that the stack has made: bootstrap.sql, as its master user, whose password AWS keeps."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlsplit
+
+import psycopg
+
+from loop_runner.aws import client, exceptions
+from loop_runner.database import NoAnswerError, connect, reason_of_loss
+from loop_runner.errors import MigrationError
+from loop_runner.migrations import BOOTSTRAP, CONNECT_SECONDS
+from loop_runner.observability import logger
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_READ_SECONDS: Final = 10
+
+
+def bootstrap(url: str, secret_arn: str, folder: Path, deadline: float) -> None:
+    """Run bootstrap.sql in the database of ``url``, as the user of the secret. May be repeated.
+
+    Raises MigrationError: the secret cannot be read, the database not be reached, or it refuses.
+    """
+    logger.info("making the roles", extra={"file": BOOTSTRAP})
+    master_url = _as_user_of(secret_arn, url)
+    try:
+        with connect(master_url, connect_seconds=CONNECT_SECONDS, deadline=deadline) as connection:
+            connection.execute((folder / BOOTSTRAP).read_bytes())
+    except psycopg.Error as error:
+        reason = reason_of_loss(error) or error.diag.message_primary or type(error).__name__
+        raise MigrationError(f"{BOOTSTRAP}: {reason}") from error
+    except NoAnswerError:
+        raise MigrationError(f"{BOOTSTRAP}: the database has not answered in time: deploy again") from None
+
+
+def _as_user_of(secret_arn: str, url: str) -> str:
+    """The URL with user and password of a secret of RDS's."""
+    boto = exceptions()
+    try:
+        answer = client("secretsmanager", read_seconds=_READ_SECONDS).get_secret_value(SecretId=secret_arn)
+    except (boto.BotoCoreError, boto.ClientError) as error:
+        raise MigrationError(
+            f"the master user's secret cannot be read: {error}; the function needs a way to Secrets Manager "
+            "(SecretsManagerEndpoint, or a NAT gateway) and the right to read it"
+        ) from error
+    secret = json.loads(answer["SecretString"])
+    parts = urlsplit(url)
+    user, password = (quote(secret[key], safe="") for key in ("username", "password"))
+    return parts._replace(netloc=f"{user}:{password}@{parts.hostname}:{parts.port or 5432}").geturl()
