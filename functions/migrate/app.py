@@ -1,17 +1,20 @@
-"""The migrate function: {"action": "plan" | "apply" | "verify" | "audit"}.
+"""The migrate function: {"action": "plan" | "apply" | "verify" | "audit"}, and CloudFormation's custom resource.
 
-A refused or failed migration fails the invocation; what verify and audit find is their answer.
+A refused or failed migration fails the invocation; what verify and audit find is their answer. CloudFormation is
+answered in any case.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
-from loop_runner import migrations
+from loop_runner import custom_resource, migrations
 from loop_runner.audit import audit
+from loop_runner.bootstrap import bootstrap
 from loop_runner.errors import InvalidRequestError
 from loop_runner.observability import logger
-from loop_runner.settings import Settings
+from loop_runner.settings import ANSWER_RESERVE_SECONDS, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,21 +24,26 @@ if TYPE_CHECKING:
 
 def handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Do what ``action`` says; a LoopError, as MigrationError is one, fails the invocation and says why."""
-    settings = Settings.from_environment()
-    url, folder = settings.url_to_connect(), settings.migrations_dir
-    action = event.get("action")
     logger.structure_logs(append=False)
-    logger.append_keys(action=action, lambdaRequestId=context.aws_request_id)
+    logger.append_keys(lambdaRequestId=context.aws_request_id)
+    if custom_resource.is_request(event):
+        logger.append_keys(action=event["RequestType"])
+        return custom_resource.handle(event, context, lambda deadline: _apply(Settings.from_environment(), deadline))
+    action = event.get("action")
+    logger.append_keys(action=action)
+    settings = Settings.from_environment()
+    folder = settings.migrations_dir
     match action:
         case "plan":
-            answer: dict[str, Any] = {"files": dict(migrations.plan(url, folder))}
+            answer: dict[str, Any] = {"files": dict(migrations.plan(settings.url_to_connect(), folder))}
         case "apply":
-            answer = {"applied": migrations.apply(url, folder)}
+            deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ANSWER_RESERVE_SECONDS
+            answer = {"applied": _apply(settings, deadline)}
         case "verify":
-            problems = migrations.verify(url, folder)
+            problems = migrations.verify(settings.url_to_connect(), folder)
             answer = {"ok": not problems, "problems": problems}
         case "audit":
-            rules = audit(url)
+            rules = audit(settings.url_to_connect())
             answer = {"ok": not any(rule["violations"] for rule in rules), "rules": rules}
         case _:
             raise InvalidRequestError(
@@ -43,3 +51,10 @@ def handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
             )
     logger.info("answered", extra=answer)
     return {"schemaVersion": "loop.migrate.v1", "action": action, **answer}
+
+
+def _apply(settings: Settings, deadline: float) -> list[str]:
+    """Bring the database to this release; one that the stack has made gets its roles first."""
+    if settings.master_secret_arn:
+        bootstrap(settings.database_url, settings.master_secret_arn, settings.migrations_dir, deadline)
+    return migrations.apply(settings.url_to_connect(), settings.migrations_dir, deadline=deadline)

@@ -81,6 +81,16 @@ class _Connection(psycopg.Connection["DictRow"]):
             raise NoAnswerError from None
 
 
+def connect(url: str, *, connect_seconds: int, deadline: float = math.inf) -> psycopg.Connection[DictRow]:
+    """A connection of its caller's own, in autocommit; after ``deadline`` (time.monotonic) waits end in NoAnswerError.
+
+    Raises OperationalError: ``reason_of_loss`` says why.
+    """
+    return _Connection.until(deadline).connect(
+        url, autocommit=True, row_factory=dict_row, connect_timeout=connect_seconds
+    )
+
+
 class Database:
     """Connects when first used; a connection that broke is replaced. Waits never longer than the invocation has."""
 

@@ -212,3 +212,7 @@ class LoopDefinitionError(LoopError):
 
 class MigrationError(LoopError):
     """A migration was refused or failed; the message names the file."""
+
+
+class SchemaIsNewerError(MigrationError):
+    """A later release has been at work on this database."""

@@ -8,6 +8,7 @@ whenever their content changed. The ledger, schema_migrations, keeps the SHA-256
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import time
 from contextlib import contextmanager
@@ -17,9 +18,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final, LiteralString, cast
 
 import psycopg
-from psycopg.rows import dict_row
 
-from loop_runner.errors import MigrationError
+from loop_runner.database import NoAnswerError, connect, reason_of_loss
+from loop_runner.errors import MigrationError, SchemaIsNewerError
 from loop_runner.observability import logger
 
 if TYPE_CHECKING:
@@ -38,6 +39,14 @@ DDL_LOCK_TIMEOUT: Final = "10s"
 """A file that cannot have a table's lock by then fails, rather than make every caller of the table wait behind it.
 
 Not for a file without a transaction: what runs concurrently waits for others, nobody waits behind it.
+"""
+
+CONNECT_SECONDS: Final = 60
+"""An Aurora that has scaled to zero is back within a quarter or half a minute of the first call."""
+
+LEAVE_SECONDS: Final = 15.0
+"""The server ends a statement this long before the deadline, so that what it has done is undone and said; half of what
+is left, if that is less.
 """
 
 BOOTSTRAP: Final = "bootstrap.sql"
@@ -127,19 +136,22 @@ def plan(url: str, folder: Path) -> dict[str, State]:
         return _compare(files, _applied(connection))
 
 
-def apply(url: str, folder: Path, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> list[str]:
+def apply(
+    url: str, folder: Path, *, lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS, deadline: float = math.inf
+) -> list[str]:
     """Apply what is pending and return the names. One caller at a time: others wait, then find nothing to do.
 
-    Raises MigrationError: a file was refused or failed (it left no trace), or the lock was not to be had in time.
+    Raises MigrationError: a file was refused or failed (it left no trace), the lock was not to be had in time, or the
+    deadline (time.monotonic) came.
     """
     files = read_folder(folder)
-    with _connect(url) as connection:
-        _lock(connection, lock_timeout_seconds)
+    with _connect(url, deadline) as connection:
+        _lock(connection, min(lock_timeout_seconds, _left(deadline)))
         connection.execute(LEDGER)
         states = _compare(files, _applied(connection))
         pending = [file for file in files if states[file.name] is not State.APPLIED]
         for file in pending:
-            _apply(connection, file)
+            _apply(connection, file, deadline)
     return [file.name for file in pending]
 
 
@@ -176,7 +188,7 @@ def _read(path: Path, folder: Path, pattern: re.Pattern[str]) -> MigrationFile:
 def _compare(files: list[MigrationFile], applied: Mapping[str, str]) -> dict[str, State]:
     names = {file.name for file in files}
     if missing := sorted(name for name in applied if _NUMBERED.fullmatch(name) and name not in names):
-        raise MigrationError(
+        raise SchemaIsNewerError(
             f"{missing[-1]}: is applied, but this release does not have it; deploy the release that does"
         )
     newest = max((name for name in applied if _NUMBERED.fullmatch(name)), default="")
@@ -202,12 +214,17 @@ def _applied(connection: Connection[DictRow]) -> dict[str, str]:
     return {row["file_name"]: row["sha256"] for row in connection.execute("SELECT * FROM schema_migrations")}
 
 
-def _apply(connection: Connection[DictRow], file: MigrationFile) -> None:
+def _apply(connection: Connection[DictRow], file: MigrationFile, deadline: float) -> None:
     started = time.monotonic()
     logger.info("applying", extra={"file": file.name})
     try:
         lock_timeout = DDL_LOCK_TIMEOUT if file.in_transaction else "0"
-        connection.execute("SELECT set_config('lock_timeout', %s, false)", [lock_timeout])
+        left = _left(deadline)
+        statement_timeout = "0" if math.isinf(left) else f"{max(1, int(left * 1000))}ms"
+        connection.execute(
+            "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)",
+            [lock_timeout, statement_timeout],
+        )
         if file.in_transaction:
             with connection.transaction():
                 connection.execute(file.sql)
@@ -242,14 +259,25 @@ def _without_invalid_indexes(connection: Connection[DictRow]) -> Iterator[None]:
         raise
 
 
+def _left(deadline: float) -> float:
+    """Seconds that a statement may take."""
+    left = deadline - time.monotonic()
+    return max(left - LEAVE_SECONDS, left / 2, 0.0)
+
+
 @contextmanager
-def _connect(url: str) -> Iterator[Connection[DictRow]]:
+def _connect(url: str, deadline: float = math.inf) -> Iterator[Connection[DictRow]]:
     try:
-        connection = psycopg.connect(url, autocommit=True, row_factory=dict_row, connect_timeout=10)
+        connection = connect(url, connect_seconds=CONNECT_SECONDS, deadline=deadline)
     except psycopg.OperationalError as error:
-        raise MigrationError(f"the database cannot be reached: {error}") from error
-    with connection:
-        yield connection
+        raise MigrationError(f"the database cannot be reached: {reason_of_loss(error) or error}") from error
+    try:
+        with connection:
+            yield connection
+    except NoAnswerError:
+        raise MigrationError(
+            "the database has not answered in time: what was not applied is undone; see what it waits for, apply again"
+        ) from None
 
 
 def _lock(connection: Connection[DictRow], timeout_seconds: float) -> None:
