@@ -263,7 +263,7 @@ def event(
     """An API Gateway HTTP API event, payload 2.0. ``body``: text as it is, anything else as JSON."""
     made: dict[str, Any] = {
         "version": "2.0",
-        "routeKey": "$default",
+        "routeKey": f"{method} {path}",
         "rawPath": path,
         "rawQueryString": "&".join(f"{key}={value}" for key, value in (query or {}).items()),
         "headers": headers or {},

@@ -10,7 +10,7 @@ import pytest
 
 from loop_runner.services import Services
 from loop_runner.settings import Settings
-from tests.conftest import LOOPS, Client
+from tests.conftest import LOOPS, Client, event
 from tests.contract.conftest import Unchanged, assert_error
 
 ISSUE = "/api/loop/issues/AFU9-123"
@@ -111,6 +111,17 @@ def test_an_unknown_run_is_404(client: Client, unchanged: Unchanged) -> None:
 def test_an_unknown_path_is_404(client: Client, unchanged: Unchanged, method: str, path: str) -> None:
     with unchanged():
         assert_error(client(method, path), 404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize(("method", "path"), [*ROUTES, ("GET", "/api/health"), ("GET", "/console")])
+def test_what_api_gateway_took_for_no_route_is_served_by_none(
+    client: Client, unchanged: Unchanged, method: str, path: str
+) -> None:
+    """It asked for the scope of no route: %61pprovals, say, is approvals to us only."""
+    with unchanged():
+        sent = {**event(method, path, headers={"x-afu9-sub": "ann"}), "routeKey": "$default"}
+        assert_error(client.send(sent), 404, "NOT_FOUND")
+        assert_error(client.send({**sent, "headers": {}}), 401, "UNAUTHORIZED")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,34 @@ def test_any_printable_name_is_a_name(person: str) -> None:
 def test_the_header_has_its_name_in_any_case(name: str) -> None:
     headers = headers_of({"headers": {name: "ann"}})
     assert identify({}, headers, settings(trust=True)) == Identity("ann")
+
+
+# --- the actors of a deployment
+
+
+@pytest.mark.parametrize(
+    ("context", "header", "allowed"),
+    [
+        (jwt({"sub": "ann"}), {}, "ann"),
+        (iam(USER), {}, USER),
+        (iam(SESSION), {}, SESSION),
+        (iam(SESSION), {}, ROLE),
+        (iam(SESSION), named("ann"), "ann"),
+        ({}, named("ann"), "ann"),
+    ],
+)
+def test_where_actors_are_listed_one_of_them_may_call_and_nobody_else(
+    context: dict[str, Any], header: dict[str, str], allowed: str
+) -> None:
+    listed = replace(settings(ROLE, trust=True), allowed_actors=frozenset({"bob", allowed}))
+    assert identify(context, header, listed) == identify(context, header, settings(ROLE, trust=True))
+    with pytest.raises(ForbiddenError, match="AllowedActors"):
+        identify(context, header, replace(listed, allowed_actors=frozenset({"bob", f"{allowed}2", "*"})))
+
+
+def test_delegate_that_is_listed_does_not_make_everybody_an_actor() -> None:
+    with pytest.raises(ForbiddenError, match=r"^eve is not"):
+        identify(iam(SESSION), named("eve"), replace(settings(ROLE), allowed_actors=frozenset({ROLE, SESSION})))
 
 
 # --- anything

@@ -43,8 +43,9 @@ def test_folders_are_taken_from_the_environment() -> None:
         (" arn:a , arn:b,arn:a", {"arn:a", "arn:b"}),
     ],
 )
-def test_delegates_are_a_list_with_commas(text: str, delegates: set[str]) -> None:
+def test_delegates_and_actors_are_lists_with_commas(text: str, delegates: set[str]) -> None:
     assert Settings.from_environment({**URL, "ACTOR_DELEGATES": text}).actor_delegates == delegates
+    assert Settings.from_environment({**URL, "ALLOWED_ACTORS": text}).allowed_actors == delegates
 
 
 def test_a_url_with_a_password_is_connected_to_as_it_is() -> None:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 Body = TypeVar("Body", bound=RequestBody)
 Handler = TypeVar("Handler", bound="Callable[[Call], Reply]")
 
+_DEFAULT_ROUTE: Final = "$default"
 _JSON_HEADERS: Final = {"content-type": "application/json", "cache-control": "no-store"}
 
 
@@ -235,12 +236,15 @@ class Api:
         method, path = str(_mapping(request.get("http")).get("method")), str(event.get("rawPath"))
         matches = [(route, match) for route in self.routes if (match := route.pattern.fullmatch(path))]
         route, match = next(((r, m) for r, m in matches if r.method == method), (None, None))
-        if route and route.is_open:
+        is_default = event.get("routeKey") == _DEFAULT_ROUTE
+        if route and route.is_open and not is_default:
             identity = Identity("anonymous")
         else:
             identity = identify(request, headers_of(event), self.services.settings)
         if route is None or match is None or route.handler is None:
             _raise_no_route(method, sorted({route.method for route, _ in matches}))
+        if is_default:  # API Gateway has read the path otherwise, and asked for the rights of no route
+            raise NotFoundError("there is nothing at this path as it is spelled: write it without percent-encoding")
         call = Call(event, context, self.services, identity, request_id, match.groupdict())
         self.services.database.deadline = time.monotonic() + call.remaining_ms() / 1000 - ANSWER_RESERVE_SECONDS
         reply = route.handler(call)

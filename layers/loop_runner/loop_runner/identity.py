@@ -28,9 +28,19 @@ def identify(context: Mapping[str, Any], headers: Mapping[str, str], settings: S
     """The identity of an API Gateway call (payload 2.0): requestContext and headers, names in lower case.
 
     JWT: the ``sub`` claim, the header is ignored. IAM: the principal; the header's person only where the principal is
-    one of the delegates. No authorizer: the header's person, only where the settings trust it.
+    one of the delegates. No authorizer: the header's person, only where the settings trust it. Where the settings list
+    actors, it must be one of them; a role stands for its sessions.
     Raises UnauthorizedError, ForbiddenError, InvalidRequestError (the header twice, or not a name).
     """
+    identity = _authenticated(context, headers, settings)
+    if settings.allowed_actors and settings.allowed_actors.isdisjoint({identity.actor, _role_of(identity.actor)}):
+        raise ForbiddenError(
+            f"{identity.actor} is not one of this deployment's actors: whoever operates it adds to AllowedActors"
+        )
+    return identity
+
+
+def _authenticated(context: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> Identity:
     authorizer = context.get("authorizer")
     if authorizer is None:
         person = _person(headers)

@@ -46,6 +46,7 @@ class Settings:
     signs_in_with_iam: bool = False
     master_secret_arn: str = ""
     actor_delegates: frozenset[str] = frozenset()
+    allowed_actors: frozenset[str] = frozenset()
     trust_actor_header: bool = False
     retention_days: int = 0
     run_queue_url: str = ""
@@ -91,7 +92,8 @@ class Settings:
             migrations_dir=Path(environment.get("MIGRATIONS_DIR", "/opt/migrations")),
             signs_in_with_iam=auth == "iam",
             master_secret_arn=environment.get("MASTER_SECRET_ARN", ""),
-            actor_delegates=frozenset(filter(None, map(str.strip, environment.get("ACTOR_DELEGATES", "").split(",")))),
+            actor_delegates=_names(environment.get("ACTOR_DELEGATES", "")),
+            allowed_actors=_names(environment.get("ALLOWED_ACTORS", "")),
             trust_actor_header=environment.get("TRUST_ACTOR_HEADER", "").lower() in {"1", "true"},
             retention_days=int(retention),
             run_queue_url=environment.get("RUN_QUEUE_URL", ""),
@@ -100,3 +102,8 @@ class Settings:
             log_group=environment.get("AWS_LAMBDA_LOG_GROUP_NAME", ""),
             region=environment.get("AWS_REGION", ""),
         )
+
+
+def _names(text: str) -> frozenset[str]:
+    """Of a list with commas."""
+    return frozenset(filter(None, map(str.strip, text.split(","))))
