@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.conftest import ROOT, create_database, drop_database
 from tests.e2e.emulator import HOST, Emulator
 from tests.sample_events import read
 from tools.build.sam import Artifact, build
+from tools.local.settings import PASSWORD_IN_URL
 from tools.local.template import load_functions
 
 if TYPE_CHECKING:
@@ -34,8 +36,12 @@ class Functions:
     def __init__(
         self, artifact: Artifact, database_url: str, started: ExitStack, timeouts: Mapping[str, int] | None = None
     ) -> None:
-        parameters = {"Architecture": artifact.architecture, "DatabaseUrl": database_url}
-        self._functions = load_functions(artifact.template, parameters)
+        functions = load_functions(artifact.template, {"Architecture": artifact.architecture})
+        local = {**PASSWORD_IN_URL, "DATABASE_URL": database_url}
+        self._functions = {
+            name: replace(function, environment={**function.environment, **local})
+            for name, function in functions.items()
+        }
         self._timeouts = timeouts or {}
         self._started = started
         self._emulators: dict[str, Emulator] = {}

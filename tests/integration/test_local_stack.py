@@ -36,28 +36,22 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 TEMPLATE = """
-Parameters:
-  DatabaseUrl: {Type: String}
 Globals:
   Function:
     Handler: app.handler
     CodeUri: code
-    Environment: {Variables: {DATABASE_URL: !Ref DatabaseUrl}}
+    Environment: {Variables: {DATABASE_URL: postgresql://deployed}}
 Resources:
   MigrateFunction: {Type: AWS::Serverless::Function, Properties: {CodeUri: migrate}}
-  EchoFunction:
-    Type: AWS::Serverless::Function
-    Properties:
-      Timeout: 20
-      Events:
-        Echo: {Type: HttpApi, Properties: {Method: ANY, Path: "/echo/{name}"}}
-        Default: {Type: HttpApi}
-  OtherFunction:
-    Type: AWS::Serverless::Function
-    Properties:
-      Timeout: 20
-      Events:
-        Status: {Type: HttpApi, Properties: {Method: POST, Path: "/status"}}
+  EchoFunction: {Type: AWS::Serverless::Function, Properties: {Timeout: 20}}
+  OtherFunction: {Type: AWS::Serverless::Function, Properties: {Timeout: 20}}
+  Echo: {Type: AWS::ApiGatewayV2::Integration, Properties: {IntegrationUri: !GetAtt EchoFunction.Arn}}
+  Other: {Type: AWS::ApiGatewayV2::Integration, Properties: {IntegrationUri: !GetAtt OtherFunction.Arn}}
+  Named:
+    Type: AWS::ApiGatewayV2::Route
+    Properties: {RouteKey: "ANY /echo/{name}", Target: !Sub "integrations/${Echo}"}
+  Default: {Type: AWS::ApiGatewayV2::Route, Properties: {RouteKey: $default, Target: !Sub "integrations/${Echo}"}}
+  Status: {Type: AWS::ApiGatewayV2::Route, Properties: {RouteKey: POST /status, Target: !Sub "integrations/${Other}"}}
 """
 
 CODE = """

@@ -58,7 +58,7 @@ def test_the_file_is_what_the_code_makes() -> None:
 
 
 def test_each_route_of_the_template_is_an_operation_and_each_operation_a_route() -> None:
-    functions = load_functions(ROOT / "template.yaml", {"DatabaseUrl": "postgresql://nowhere"})
+    functions = load_functions(ROOT / "template.yaml")
     keys = {route.key for function in functions.values() for route in function.routes}
     assert {f"{method} {path}" for method, path in OPERATIONS} == keys - NO_OPERATION
 

@@ -32,6 +32,7 @@ from loop_runner.results import INVALID_STEP_RESULT, StepCall, read_result
 from loop_runner.retry import HEARTBEAT_TIMEOUT, LEASE_EXPIRED, TIMEOUT, RetryPolicy
 from tests.conftest import LOOPS, ROOT
 from tests.unit.strategies import issue
+from tools.local.template import load_template
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,28 +40,20 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 README = (ROOT / "README.md").read_text()
+PARAMETERS = README.partition("## Parameters and settings")[2].partition("Environment of the functions")[0]
 CONTRACT = (ROOT / "docs/contracts/loop-api.v1.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 SHIPPED = sorted(path.stem for path in LOOPS.glob("*.toml"))
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads CloudFormation's short tags as what they hold."""
-
-
-_Loader.add_multi_constructor("!", lambda loader, _tag, node: loader.construct_scalar(node))
-
-
-def template() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), _Loader)
-    return loaded
+TEMPLATE = load_template(ROOT / "template.yaml")
 
 
 def variables() -> set[str]:
-    functions = [r["Properties"] for r in template()["Resources"].values() if r["Type"] == "AWS::Serverless::Function"]
+    functions = [r["Properties"] for r in TEMPLATE["Resources"].values() if r["Type"] == "AWS::Serverless::Function"]
     return {
         name
-        for part in [template()["Globals"]["Function"], *functions]
+        for part in [TEMPLATE["Globals"]["Function"], *functions]
         for name in part.get("Environment", {}).get("Variables", {})
     }
 
@@ -73,14 +66,13 @@ def error_codes() -> dict[str, int]:
 
 
 def routes() -> list[str]:
-    functions = [r for r in template()["Resources"].values() if r["Type"] == "AWS::Serverless::Function"]
-    events = [e["Properties"] for f in functions for e in f["Properties"].get("Events", {}).values()]
-    return [f"{e['Method']} {e['Path']}" for e in events if "Path" in e]
+    found = [r["Properties"] for r in TEMPLATE["Resources"].values() if r["Type"] == "AWS::ApiGatewayV2::Route"]
+    return [route["RouteKey"] for route in found if route["RouteKey"] != "$default"]
 
 
-@pytest.mark.parametrize("name", sorted(template()["Parameters"]))
+@pytest.mark.parametrize("name", sorted(TEMPLATE["Parameters"]))
 def test_readme_has_each_parameter_of_the_template(name: str) -> None:
-    assert f"\n| {name} |" in README
+    assert re.search(rf"\n\| [^|]*\b{name}\b[^|]* \|", PARAMETERS)
 
 
 @pytest.mark.parametrize("name", sorted(variables() | {"TRUST_ACTOR_HEADER"}))
@@ -177,7 +169,7 @@ def test_results_of_guide_and_contract_are_results_of_each_kind() -> None:
 def test_guide_deploys_its_function_under_the_name_that_is_invoked() -> None:
     function = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)[0])["Resources"]["WriteLetter"]
     loop = tomllib.loads(re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)[0])
-    prefix, name = template()["Parameters"]["StepFunctionPrefix"]["Default"], loop["steps"][0]["executor"]["function"]
+    prefix, name = TEMPLATE["Parameters"]["StepFunctionPrefix"]["Default"], loop["steps"][0]["executor"]["function"]
     properties = function["Properties"]
     assert properties["FunctionName"] == f"{prefix}{name}"
     assert (properties["CodeUri"], properties["Handler"]) == (f"my-steps/{name}", "app.handler")

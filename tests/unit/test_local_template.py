@@ -38,7 +38,22 @@ Resources:
   Layer:
     Type: AWS::Serverless::LayerVersion
     Properties: {ContentUri: layer}
-  Api: {Type: AWS::Serverless::HttpApi}
+  Any:
+    Type: AWS::ApiGatewayV2::Route
+    Properties: {RouteKey: "ANY /files/{proxy+}", Target: !Sub "integrations/${Integration}"}
+  Post:
+    Type: AWS::ApiGatewayV2::Route
+    Properties: {RouteKey: "POST /things/{id}", Target: !Sub "integrations/${Integration}"}
+  Default:
+    Type: AWS::ApiGatewayV2::Route
+    Properties: {RouteKey: $default, Target: !Sub "integrations/${Integration}"}
+  Never:
+    Type: AWS::ApiGatewayV2::Route
+    Condition: IsLoud
+    Properties: {RouteKey: GET /loud, Target: !Sub "integrations/${Integration}"}
+  Integration:
+    Type: AWS::ApiGatewayV2::Integration
+    Properties: {IntegrationUri: !GetAtt First.Arn}
   First:
     Type: AWS::Serverless::Function
     Properties:
@@ -57,9 +72,6 @@ Resources:
           SUBSTITUTED: !Sub ["${Level}/${Other}", {Other: !Ref Queue}]
           FLAG: true
       Events:
-        Any: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: any, Path: "/files/{proxy+}"}}
-        Post: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: post, Path: "/things/{id}"}}
-        Default: {Type: HttpApi, Properties: {ApiId: !Ref Api}}
         Minutely: {Type: ScheduleV2, Properties: {ScheduleExpression: rate(1 minute), Input: '{"a": 1}'}}
         Old: {Type: Schedule, Properties: {Schedule: "cron(0 0 * * ? *)", Enabled: false}}
         Each:
@@ -119,7 +131,7 @@ def test_overrides_win_over_defaults_and_references(tmp_path: Path) -> None:
     assert "Loud" in functions
 
 
-def test_events_become_routes_and_schedules(tmp_path: Path) -> None:
+def test_routes_are_of_the_function_that_their_integration_invokes_and_events_become_schedules(tmp_path: Path) -> None:
     first = load_functions(write(tmp_path))["First"]
     assert first.routes == (
         Route("First", "ANY", "/files/{proxy+}"),
@@ -157,10 +169,12 @@ def test_queues_are_sources_of_functions_and_have_dead_letters(tmp_path: Path) -
         ("CodeUri: first", "CodeUri: typo", "First: CodeUri is 'typo'"),
         ("Handler: app.handler", "Handler: app", "First: Handler is 'app'"),
         ("Timeout: 29", "Timeout: soon", "First: Timeout is 'soon'"),
-        ("Method: post, ", "", "First: Events.Post must have both Method and Path"),
-        ("Method: post", "Method: pots", "First: Events.Post.Method is 'POTS'"),
-        ('Path: "/things/{id}"', "Path: things", "First: Events.Post.Path is 'things'"),
-        ("Post: {Type: HttpApi, ", "Post: {", "First: Events.Post has no Type"),
+        ("POST /things/{id}", "POTS /things", "Post: RouteKey is 'POTS /things'"),
+        ("POST /things/{id}", "POST things", "Post: RouteKey is 'POST things'"),
+        ("POST /things/{id}", "/things", "Post: RouteKey is '/things'"),
+        ('!Sub "integrations/${Integration}"', "First", "Any: Target is 'First'"),
+        ("!GetAtt First.Arn}", "!GetAtt Work.Arn}", "integrations/Integration: IntegrationUri is 'arn:aws:sqs:"),
+        ("Minutely: {Type: ScheduleV2, ", "Minutely: {", "First: Events.Minutely has no Type"),
         ("ScheduleExpression: rate(1 minute)", "Nothing: 1", "First: Events.Minutely.ScheduleExpression is None"),
         ("Resources:", "Other:", "has no Resources"),
         ("Resources:", "Resources: [", "cannot be read"),
@@ -192,10 +206,11 @@ def test_errors_of_queues_name_resource_and_key(tmp_path: Path, old: str, new: s
 
 
 def test_the_projects_own_template_is_read() -> None:
-    functions = load_functions(ROOT / "template.yaml", {"DatabaseUrl": "postgresql://somewhere"})
+    functions = load_functions(ROOT / "template.yaml")
     keys = {route.key for function in functions.values() for route in function.routes}
     assert {"POST /api/loop/issues/{issueId}/run-next-step", "$default"} <= keys
-    assert functions["RunNextStepFunction"].environment["DATABASE_URL"] == "postgresql://somewhere"
+    url = functions["RunNextStepFunction"].environment["DATABASE_URL"]
+    assert url.startswith("postgresql://loop_app@DatabaseCluster.Endpoint.Address:5432/")
     assert functions["MigrateFunction"].routes == ()
     assert functions["RunWorkerFunction"].sources == (Source("RunQueue", 1, partial=True),)
     assert load_queues(ROOT / "template.yaml")["RunQueue"] == QueueProperties("RunQueue", "RunDeadLetters", 5)

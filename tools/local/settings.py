@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEFAULT_PORT: Final = 3000
 
+PASSWORD_IN_URL: Final = {"DATABASE_AUTH": "", "MASTER_SECRET_ARN": ""}
+"""What functions get with a DATABASE_URL of ours, whose password no AWS service keeps."""
+
 _PASSED: Final = frozenset(
     {
         "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONDONTWRITEBYTECODE",

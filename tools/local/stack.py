@@ -26,7 +26,7 @@ from tools.local.postgres import Server
 from tools.local.queues import make_queues
 from tools.local.roles import app_url
 from tools.local.scheduler import run_schedules
-from tools.local.settings import DEFAULT_PORT, ROOT, LocalSettings, functions_environment
+from tools.local.settings import DEFAULT_PORT, PASSWORD_IN_URL, ROOT, LocalSettings, functions_environment
 from tools.local.steps import step_functions
 from tools.local.template import load_functions, load_queues
 from tools.local.workers import DEFAULT_COUNT, Workers
@@ -147,13 +147,14 @@ class Stack:
         template = self._root / "template.yaml"
         queues = make_queues(load_queues(template))
         urls = {name: f"{self.url}/{ACCOUNT}/{name}" for name in queues}
-        self.functions = load_functions(template, urls | {"DatabaseUrl": self.database_url, "StepFunctionPrefix": ""})
+        self.functions = load_functions(template, urls | {"StepFunctionPrefix": ""})
         steps = step_functions(self._settings.steps, self._settings.loops)
         if both := steps.keys() & self.functions.keys():
             raise StackError(f"{self._settings.steps}: {min(both)} is the name of a function of template.yaml")
         log = started.enter_context(_open_log(self._log_file)) if self._log_file else None
         inherited = functions_environment(self._environment, self.url)
         local = {
+            **PASSWORD_IN_URL,
             "DATABASE_URL": self._app_url,
             "LOOPS_DIR": str(self._settings.loops),
             "MIGRATIONS_DIR": str(self._root / "migrations"),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _FUNCTION: Final = "AWS::Serverless::Function"
 _LAYER: Final = "AWS::Serverless::LayerVersion"
+_ROUTE: Final = "AWS::ApiGatewayV2::Route"
+_INTEGRATION: Final = "AWS::ApiGatewayV2::Integration"
 _QUEUE: Final = "AWS::SQS::Queue"
 _DEFAULT_TIMEOUT: Final = 3  # Lambda's own defaults
 _DEFAULT_MEMORY: Final = 128
@@ -116,14 +118,19 @@ def load_queues(path: Path, overrides: Mapping[str, str] | None = None) -> dict[
     return _read(path, overrides).queues()
 
 
-def _read(path: Path, overrides: Mapping[str, str] | None) -> _Reader:
+def load_template(path: Path) -> dict[str, Any]:
+    """A template as it stands, short tags written out."""
     try:
         template = yaml.load(path.read_text(), _Loader)  # noqa: S506  a SafeLoader
     except (OSError, yaml.YAMLError) as error:
         raise TemplateError(f"{path} cannot be read: {error}") from error
     if not isinstance(template, dict) or not isinstance(template.get("Resources"), dict):
         raise TemplateError(f"{path} has no Resources: is it a SAM template?")
-    return _Reader(path.parent, template, overrides or {})
+    return template
+
+
+def _read(path: Path, overrides: Mapping[str, str] | None) -> _Reader:
+    return _Reader(path.parent, load_template(path), overrides or {})
 
 
 class _Reader:
@@ -136,18 +143,19 @@ class _Reader:
         self._intrinsics = Intrinsics(template, overrides)
 
     def functions(self) -> dict[str, Function]:
-        return {
-            name: self._function(name, resource.get("Properties") or {})
-            for name, resource in self._resources.items()
-            if resource.get("Type") == _FUNCTION and self._is_created(name, resource)
-        }
+        routes = [self._route(name, own) for name, own in self._created(_ROUTE)]
+        return {name: self._function(name, own, routes) for name, own in self._created(_FUNCTION)}
 
     def queues(self) -> dict[str, QueueProperties]:
-        return {
-            name: self._queue(name, resource.get("Properties") or {})
+        return {name: self._queue(name, own) for name, own in self._created(_QUEUE)}
+
+    def _created(self, kind: str) -> list[tuple[str, Mapping[str, Any]]]:
+        """Logical ids and properties of the resources of a type whose condition holds."""
+        return [
+            (name, resource.get("Properties") or {})
             for name, resource in self._resources.items()
-            if resource.get("Type") == _QUEUE and self._is_created(name, resource)
-        }
+            if resource.get("Type") == kind and self._is_created(name, resource)
+        ]
 
     def _queue(self, name: str, own: Mapping[str, Any]) -> QueueProperties:
         where = f"{name}: RedrivePolicy"
@@ -169,7 +177,7 @@ class _Reader:
     def _is_created(self, name: str, resource: Mapping[str, Any]) -> bool:
         return "Condition" not in resource or self._intrinsics.condition(resource["Condition"], f"{name}: Condition")
 
-    def _function(self, name: str, own: Mapping[str, Any]) -> Function:
+    def _function(self, name: str, own: Mapping[str, Any], routes: list[Route]) -> Function:
         handler = self._property(name, own, "Handler")
         module, _, attribute = str(handler or "").rpartition(".")
         if not module:
@@ -178,7 +186,6 @@ class _Reader:
             )
         layers = [*self._list(self._globals.get("Layers"), name), *self._list(own.get("Layers"), name)]
         events = dict(self._events(name, own))
-        routes = [self._route(name, event, event_of) for event, event_of in events.items()]
         schedules = [self._schedule(name, event, event_of) for event, event_of in events.items()]
         sources = [self._source(name, event, event_of) for event, event_of in events.items()]
         return Function(
@@ -190,7 +197,7 @@ class _Reader:
             timeout=self._number(name, own, "Timeout", _DEFAULT_TIMEOUT),
             memory=self._number(name, own, "MemorySize", _DEFAULT_MEMORY),
             environment=self._environment(name, own),
-            routes=tuple(filter(None, routes)),
+            routes=tuple(route for route in routes if route.function == name),
             schedules=tuple(filter(None, schedules)),
             sources=tuple(filter(None, sources)),
         )
@@ -247,23 +254,28 @@ class _Reader:
                 raise TemplateError(f"{name}: Events.{event_name} has no Type")
             yield event_name, event
 
-    def _route(self, name: str, event_name: str, event: Mapping[str, Any]) -> Route | None:
-        if event["Type"] != "HttpApi":
-            return None
-        where = f"{name}: Events.{event_name}"
-        properties = event.get("Properties") or {}
-        method = self._intrinsics.resolve(properties.get("Method"), f"{where}.Method")
-        path = self._intrinsics.resolve(properties.get("Path"), f"{where}.Path")
-        if method is None and path in {None, "$default"}:
-            return Route(name, "ANY", None)
-        if method is None or path is None:
-            raise TemplateError(f"{where} must have both Method and Path, or neither ($default)")
-        method = "ANY" if method == "*" else str(method).upper()
-        if method not in _METHODS:
-            raise TemplateError(f"{where}.Method is {method!r}: not a method of an HTTP API")
-        if not str(path).startswith("/"):
-            raise TemplateError(f"{where}.Path is {path!r}: it must begin with /")
-        return Route(name, method, str(path))
+    def _route(self, name: str, own: Mapping[str, Any]) -> Route:
+        key = str(self._intrinsics.resolve(own.get("RouteKey"), f"{name}: RouteKey"))
+        function = self._function_of(name, own)
+        if key == "$default":
+            return Route(function, "ANY", None)
+        method, _, path = key.partition(" ")
+        if method not in _METHODS or not path.startswith("/"):
+            raise TemplateError(f"{name}: RouteKey is {key!r}: it must be $default, or a method and a path with a /")
+        return Route(function, method, path)
+
+    def _function_of(self, name: str, own: Mapping[str, Any]) -> str:
+        """The function that a route's integration invokes."""
+        target = str(self._intrinsics.resolve(own.get("Target"), f"{name}: Target"))
+        integration = self._resources.get(target.removeprefix("integrations/")) or {}
+        if integration.get("Type") != _INTEGRATION:
+            raise TemplateError(f"{name}: Target is {target!r}: it must be integrations/ and one of this template")
+        where = f"{target}: IntegrationUri"
+        arn = str(self._intrinsics.resolve((integration.get("Properties") or {}).get("IntegrationUri"), where))
+        function = arn.rpartition(":")[2]
+        if (self._resources.get(function) or {}).get("Type") != _FUNCTION:
+            raise TemplateError(f"{where} is {arn!r}: it must be the ARN of a function of this template")
+        return function
 
     def _schedule(self, name: str, event_name: str, event: Mapping[str, Any]) -> Schedule | None:
         if event["Type"] not in {"Schedule", "ScheduleV2"}:
