@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SAM := .venv-sam/bin
 LAMBDA := .venv-lambda/bin
+CHECKOV := .venv-checkov/bin
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export SAM_CLI_TELEMETRY := 0
@@ -37,6 +38,12 @@ $(SAM)/.installed: requirements/sam.txt | $(BIN)/python
 	@echo "==> installing the SAM command line into .venv-sam (once, about a minute)"
 	@$(BIN)/python -m venv .venv-sam
 	@$(SAM)/python -m pip install -qq --no-input --no-deps --require-hashes -r requirements/sam.txt
+	@touch $@
+
+$(CHECKOV)/.installed: requirements/checkov.txt | $(BIN)/python
+	@echo "==> installing checkov into .venv-checkov (once, about a minute)"
+	@$(BIN)/python -m venv .venv-checkov
+	@$(CHECKOV)/python -m pip install -qq --no-input --no-deps --require-hashes -r requirements/checkov.txt
 	@touch $@
 
 $(LAMBDA)/.installed: requirements/lambda.txt
@@ -81,7 +88,7 @@ loop-check: $(VENV)/.local ## validate and draw the loops of LOOPS_DIR; FACTS=fi
 
 # ------------------------------------------------------------------------------------------------ tests, checks
 .PHONY: test
-test: $(VENV)/.dev ## every test that needs neither Docker nor AWS (ARGS="-k walk": some; TEST_DATABASE_URL)
+test: $(VENV)/.dev $(SAM)/.installed ## every test that needs neither Docker nor AWS (ARGS="-k walk": some; TEST_DATABASE_URL)
 	@rm -f .coverage .coverage.*
 	$(BIN)/pytest --ignore=tests/e2e --numprocesses=auto --maxprocesses=4 --cov --cov-report= $(ARGS)
 ifeq ($(strip $(ARGS)),)
@@ -102,13 +109,14 @@ soak: $(VENV)/.local ## callers for DURATION seconds (60) while processes are ki
 	@$(BIN)/python -m tools.soak
 
 .PHONY: check
-check: $(VENV)/.dev $(SAM)/.installed ## formatting, lint, types, direction of imports, template, migrations
+check: $(VENV)/.dev $(SAM)/.installed $(CHECKOV)/.installed ## formatting, lint, types, direction of imports, template, migrations
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/squawk migrations/*.sql migrations/functions/*.sql
 	$(SAM)/cfn-lint template.yaml
+	$(CHECKOV)/checkov --config-file .checkov.yaml
 
 .PHONY: lock
 lock: $(VENV)/.local ## pin the newest dependencies that pyproject.toml allows, with their hashes
@@ -117,7 +125,7 @@ lock: $(VENV)/.local ## pin the newest dependencies that pyproject.toml allows, 
 
 .PHONY: clean
 clean: ## remove environments, builds and caches; the data in .local stays
-	rm -rf $(VENV) .venv-sam .venv-lambda .aws-sam .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-sam .venv-lambda .venv-checkov .aws-sam .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # ------------------------------------------------------------------------------------------------------ build
 ARCH ?= arm64

@@ -81,7 +81,7 @@ class Release:
         monkeypatch.setenv("DATABASE_URL", url)
         monkeypatch.setenv("MIGRATIONS_DIR", str(folder))
 
-    def send(self, request: str, *, timeout_ms: int = 900_000, **parts: Any) -> dict[str, Any]:
+    def send(self, request: str, *, timeout_ms: int = 120_000, **parts: Any) -> dict[str, Any]:
         """What CloudFormation is answered."""
         event = {
             "RequestType": request,
