@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from loop_runner.background import sweep
+from loop_runner.database import WAKING_SECONDS
 from loop_runner.observability import logger
 from loop_runner.services import Services
 from loop_runner.settings import ANSWER_RESERVE_SECONDS
@@ -24,7 +25,7 @@ def handler(_event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]
     logger.structure_logs(append=False)
     logger.append_keys(lambdaRequestId=context.aws_request_id)
     deadline = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ANSWER_RESERVE_SECONDS
-    services().database.deadline = deadline
+    services().database.deadline, services().database.connect_seconds = deadline, WAKING_SECONDS
     done = sweep(
         services().ledger,
         services().messages,

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from loop_runner.background import Invocation, work
+from loop_runner.database import WAKING_SECONDS
 from loop_runner.observability import logger
 from loop_runner.services import Services
 from loop_runner.settings import ANSWER_RESERVE_SECONDS, LEASE_GRACE_MS
@@ -28,7 +29,7 @@ def handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
         remaining_ms = context.get_remaining_time_in_millis()
         deadline = time.monotonic() + remaining_ms / 1000 - ANSWER_RESERVE_SECONDS
         try:
-            services().database.deadline = deadline
+            services().database.deadline, services().database.connect_seconds = deadline, WAKING_SECONDS
             work(
                 services().runner,
                 record["body"],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -12,16 +14,18 @@ import pytest
 from psycopg import errors as pg
 
 from functions.run_sweeper import app as run_sweeper
+from functions.run_worker import app as run_worker
 from loop_runner.background import PURGE_BATCH, SWEEP_BATCH, sweep
 from loop_runner.claims import Claim, ClaimRequest
 from loop_runner.database import Database
 from loop_runner.loops import load_loop
 from loop_runner.models import RunMode
 from loop_runner.run_store import RunStore
+from loop_runner.services import Services
 from tests.conftest import LOOPS, Context
 
 if TYPE_CHECKING:
-    from loop_runner.services import Services
+    from loop_runner.settings import Settings
     from tests.conftest import Client, Sql
 
 OLD = "interval '40 days'"
@@ -182,6 +186,27 @@ class TestHandler:
         assert answer == {"schemaVersion": "loop.sweep.v1", "ended": 1, "sent": 0, "purged": 1}
         run_sweeper.services().database.close()
         run_sweeper.services.cache_clear()
+
+    def test_database_that_sleeps_is_waited_for_without_a_caller(
+        self, settings: Settings, client: Client, sql: Sql, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that has scaled to zero is back in a quarter of a minute: here after more than a caller would wait."""
+        monkeypatch.setattr("loop_runner.database.CONNECT_TIMEOUT_SECONDS", 2)
+        url = f"{settings.database_url}?options=-c%20post_auth_delay%3D3"
+        claim(client.services, "A-1", lease_ms=0)
+        sweeping = Services(replace(settings, database_url=url))
+        monkeypatch.setattr(run_sweeper, "services", lambda: sweeping)
+        with closing(sweeping.database):
+            assert run_sweeper.handler({}, Context(50_000))["ended"] == 1  # type: ignore[arg-type]
+        client.register("A-2", githubUrl="u")
+        run_id = client.run("A-2", headers={"prefer": "respond-async"}).json["runId"]
+        record = {"messageId": "1", "body": json.dumps({"issueId": "A-2", "runId": run_id})}
+        working = Services(replace(settings, database_url=url))
+        monkeypatch.setattr(run_worker, "services", lambda: working)
+        with closing(working.database):
+            done = run_worker.handler({"Records": [record]}, Context(360_000))  # type: ignore[arg-type]
+        assert done == {"batchItemFailures": []}
+        assert sql.one("SELECT status FROM loop_runs WHERE id = %s", run_id)["status"] == "completed"
 
 
 class TestRights:

@@ -9,9 +9,9 @@ from urllib.parse import quote, urlsplit
 import psycopg
 
 from loop_runner.aws import client, exceptions
-from loop_runner.database import NoAnswerError, connect, reason_of_loss
+from loop_runner.database import WAKING_SECONDS, NoAnswerError, connect, reason_of_loss
 from loop_runner.errors import MigrationError
-from loop_runner.migrations import BOOTSTRAP, CONNECT_SECONDS
+from loop_runner.migrations import BOOTSTRAP
 from loop_runner.observability import logger
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def bootstrap(url: str, secret_arn: str, folder: Path, deadline: float) -> None:
     logger.info("making the roles", extra={"file": BOOTSTRAP})
     master_url = _as_user_of(secret_arn, url)
     try:
-        with connect(master_url, connect_seconds=CONNECT_SECONDS, deadline=deadline) as connection:
+        with connect(master_url, connect_seconds=WAKING_SECONDS, deadline=deadline) as connection:
             connection.execute((folder / BOOTSTRAP).read_bytes())
     except psycopg.Error as error:
         reason = reason_of_loss(error) or error.diag.message_primary or type(error).__name__

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_SECONDS: Final = 5
 
+WAKING_SECONDS: Final = 60
+"""For who can wait: an Aurora that has scaled to zero is back within a quarter or half a minute of the first call."""
+
 STATEMENT_TIMEOUT_SECONDS: Final = 10.0
 """How long we wait for an answer. The role's own timeouts (bootstrap.sql) are shorter: after them nothing was done."""
 
@@ -103,6 +106,8 @@ class Database:
         self._connection: _Connection | None = None
         self.deadline = math.inf
         """Until when this invocation can wait, on time.monotonic."""
+        self.connect_seconds = CONNECT_TIMEOUT_SECONDS
+        """How long a connection may take to be there, within the deadline."""
 
     def call(
         self,
@@ -201,8 +206,8 @@ class Database:
                 autocommit=True,
                 prepare_threshold=None,  # a prepared statement would pin an RDS Proxy connection
                 row_factory=dict_row,
-                connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                tcp_user_timeout=CONNECT_TIMEOUT_SECONDS * 1000,  # a peer that went away in silence
+                connect_timeout=self.connect_seconds,
+                tcp_user_timeout=self.connect_seconds * 1000,  # a peer that went away in silence
             )
         self._connection.deadline = min(time.monotonic() + self._statement_seconds, self.deadline)
         return self._connection

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, LiteralString, cast
 
 import psycopg
 
-from loop_runner.database import NoAnswerError, connect, reason_of_loss
+from loop_runner.database import WAKING_SECONDS, NoAnswerError, connect, reason_of_loss
 from loop_runner.errors import MigrationError, SchemaIsNewerError
 from loop_runner.observability import logger
 
@@ -40,9 +40,6 @@ DDL_LOCK_TIMEOUT: Final = "10s"
 
 Not for a file without a transaction: what runs concurrently waits for others, nobody waits behind it.
 """
-
-CONNECT_SECONDS: Final = 60
-"""An Aurora that has scaled to zero is back within a quarter or half a minute of the first call."""
 
 LEAVE_SECONDS: Final = 15.0
 """The server ends a statement this long before the deadline, so that what it has done is undone and said; half of what
@@ -268,7 +265,7 @@ def _left(deadline: float) -> float:
 @contextmanager
 def _connect(url: str, deadline: float = math.inf) -> Iterator[Connection[DictRow]]:
     try:
-        connection = connect(url, connect_seconds=CONNECT_SECONDS, deadline=deadline)
+        connection = connect(url, connect_seconds=WAKING_SECONDS, deadline=deadline)
     except psycopg.OperationalError as error:
         raise MigrationError(f"the database cannot be reached: {reason_of_loss(error) or error}") from error
     try:
