@@ -41,6 +41,14 @@ def test_each_function_is_watched_for_errors_and_throttles(deployment: Deploymen
     assert {each for each in watched(deployment) if each[0] == "AWS/Lambda"} == expected
 
 
+def test_one_failure_is_enough_however_rarely_a_function_runs(deployment: Deployment) -> None:
+    """With a SweepInterval of hours there is one sweep in many periods."""
+    for each in alarms(deployment).values():
+        if each["MetricName"] == "Errors":
+            assert (each["Statistic"], each["Threshold"], each["EvaluationPeriods"]) == ("Sum", 0, 1)
+            assert "DatapointsToAlarm" not in each
+
+
 def test_what_else_goes_wrong_is_watched(deployment: Deployment) -> None:
     expected = {
         ("AWS/ApiGateway", "5xx", "LoopApi"),
