@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -173,6 +174,9 @@ def test_proxy_wants_tls_and_iam_and_gives_up_before_the_functions_do() -> None:
     deployment = Deployment(PROXY)
     (proxy,) = deployment.of("AWS::RDS::DBProxy").values()
     assert (proxy["RequireTLS"], proxy["DefaultAuthScheme"], "Auth" in proxy) == (True, "IAM_AUTH", False)
+    name = deployment.text(proxy["DBProxyName"])
+    assert re.fullmatch(r"[a-z](-?[a-z0-9])*", name), "RDS takes no two hyphens in a row, and none at the end"
+    assert "AWS::StackName" not in json.dumps(proxy["DBProxyName"]), "it may have 128 characters, this one 63"
     (targets,) = deployment.of("AWS::RDS::DBProxyTargetGroup").values()
     assert targets["ConnectionPoolConfigurationInfo"]["ConnectionBorrowTimeout"] < 10, "STATEMENT_TIMEOUT_SECONDS"
 

@@ -145,6 +145,24 @@ def test_parameters_that_do_not_fit_are_refused_with_what_to_do(parameters: dict
     assert any(told in refusal for refusal in refusals(parameters))
 
 
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("KmsKeyArn", "arn:aws:kms:us-east-1:123456789012:alias/mine"),
+        ("JwtAudience", "loop, other"),
+        ("SubnetIds", "subnet-01234567"),
+        ("DatabaseName", "Loop"),
+        ("CorsOrigin", "*"),
+        ("CorsOrigin", "https://*.example"),
+        ("StepFunctionPrefix", "*"),
+        ("StepFunctionPrefix", ""),
+        ("JwtIssuer", "http://issuer.example"),
+    ],
+)
+def test_value_that_would_fail_or_open_what_it_must_not_is_refused(name: str, refused: str) -> None:
+    assert not re.fullmatch(SOURCE["Parameters"][name]["AllowedPattern"], refused)
+
+
 @pytest.mark.parametrize("parameters", [{**GIVEN_VPC, **OPENED_DATABASE, "DatabasePort": "5433"}, {"MinCapacity": "0"}])
 def test_parameters_that_fit_are_not(parameters: dict[str, str]) -> None:
     Deployment(parameters)
