@@ -87,6 +87,8 @@ def test_with_iam_the_actor_is_the_principal(arn: str, header: dict[str, str]) -
         (SESSION, (f"{ROLE}2",)),
         (SESSION, ("web", "arn:aws:iam::999999999999:role/web")),
         (SESSION, (OTHER_SESSION,)),
+        (SESSION, ("arn:aws:iam::123456789012:role/web/other", "arn:aws:iam::999999999999:role/team/web")),
+        ("arn:aws:sts::123456789012:assumed-role/team/web", (ROLE,)),
         (USER, ("arn:aws:iam::123456789012:user/*",)),
     ],
 )
@@ -105,6 +107,7 @@ def test_who_is_no_delegate_may_not_name_a_person(arn: str, delegates: tuple[str
             "arn:aws-cn:sts::123456789012:assumed-role/web/s/with/slashes",
             "arn:aws-cn:iam::123456789012:role/web",
         ),
+        (SESSION, "arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/eu-central-1/web"),
     ],
 )
 def test_a_delegate_names_a_person_and_both_are_recorded(arn: str, delegate: str) -> None:
@@ -177,6 +180,7 @@ def test_the_header_has_its_name_in_any_case(name: str) -> None:
         (iam(USER), {}, USER),
         (iam(SESSION), {}, SESSION),
         (iam(SESSION), {}, ROLE),
+        (iam(SESSION), {}, "arn:aws:iam::123456789012:role/team/web"),
         (iam(SESSION), named("ann"), "ann"),
         ({}, named("ann"), "ann"),
     ],

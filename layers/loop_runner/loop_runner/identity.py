@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +34,7 @@ def identify(context: Mapping[str, Any], headers: Mapping[str, str], settings: S
     Raises UnauthorizedError, ForbiddenError, InvalidRequestError (the header twice, or not a name).
     """
     identity = _authenticated(context, headers, settings)
-    if settings.allowed_actors and settings.allowed_actors.isdisjoint({identity.actor, _role_of(identity.actor)}):
+    if settings.allowed_actors and not _is_listed(identity.actor, settings.allowed_actors):
         raise ForbiddenError(
             f"{identity.actor} is not one of this deployment's actors: whoever operates it adds to AllowedActors"
         )
@@ -64,7 +65,7 @@ def _authenticated(context: Mapping[str, Any], headers: Mapping[str, str], setti
     person = _person(headers)
     if person is None:
         return Identity(principal)
-    if settings.actor_delegates.isdisjoint({principal, _role_of(principal)}):
+    if not _is_listed(principal, settings.actor_delegates):
         raise ForbiddenError(f"{principal} may not name a person in {ACTOR_HEADER}: leave the header out")
     return Identity(person, principal)
 
@@ -81,6 +82,11 @@ def _person(headers: Mapping[str, str]) -> str | None:
             f"the header {ACTOR_HEADER} must be printable text of at most {_MAX_LENGTH} characters"
         )
     return person
+
+
+def _is_listed(name: str, listed: frozenset[str]) -> bool:
+    """Whether it is one of these, or a session of a role that is. A session's ARN does not have the role's path."""
+    return name in listed or _role_of(name) in {re.sub(r":role/.+/", ":role/", each) for each in listed}
 
 
 def _role_of(arn: str) -> str:
