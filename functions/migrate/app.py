@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from loop_runner import custom_resource, migrations
 from loop_runner.audit import audit
-from loop_runner.bootstrap import bootstrap
-from loop_runner.errors import InvalidRequestError
+from loop_runner.bootstrap import bootstrap, is_let_in
+from loop_runner.errors import InvalidRequestError, MasterUserError
 from loop_runner.observability import logger
 from loop_runner.settings import ANSWER_RESERVE_SECONDS, Settings
 
@@ -54,7 +54,16 @@ def handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def _apply(settings: Settings, deadline: float) -> list[str]:
-    """Bring the database to this release; one that the stack has made gets its roles first."""
+    """Bring the database to this release; one that the stack has made gets its roles first.
+
+    Once there are roles that IAM lets in, the master user who made them may be kept out: PostgreSQL takes whoever
+    administers a member of rds_iam for a member, too, and members are asked for a token. The owner goes on then.
+    """
     if settings.master_secret_arn:
-        bootstrap(settings.database_url, settings.master_secret_arn, settings.migrations_dir, deadline)
+        try:
+            bootstrap(settings.database_url, settings.master_secret_arn, settings.migrations_dir, deadline)
+        except MasterUserError as error:
+            if not is_let_in(settings.url_to_connect(), deadline):
+                raise
+            logger.warning("the roles are there and stay as they are", extra={"reason": error.message})
     return migrations.apply(settings.url_to_connect(), settings.migrations_dir, deadline=deadline)

@@ -61,6 +61,20 @@ def url_of(server: Server, user: str, password: str) -> str:
 
 
 @pytest.fixture
+def ask_members_of_rds_iam_for_tokens(server: Server, superuser: Sql) -> Iterator[Callable[[], None]]:
+    """From then on, as on RDS; the owner's password stands for its token."""
+    rules = server._cluster.data / "pg_hba.conf"
+    before = rules.read_text()
+
+    def write(text: str) -> None:
+        rules.write_text(text)
+        superuser("SELECT pg_reload_conf()")
+
+    yield lambda: write(f"host all loop_owner all scram-sha-256\nhost all +rds_iam all reject\n{before}")
+    write(before)
+
+
+@pytest.fixture
 def secret_arn(superuser: Sql, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Of the master user's secret, as RDS writes it."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -102,6 +116,24 @@ def test_new_database_gets_its_roles_its_schema_and_a_run(
         client = Client(services)
         assert client.register(githubUrl="u").status == 201
         assert client.run().json["stepExecuted"]["status"] == "completed"
+
+
+def test_master_user_who_is_kept_out_once_there_are_roles_of_iam_keeps_no_deployment_from_going_on(
+    apply: Callable[[], list[str]],
+    superuser: Sql,
+    written: Callable[[], Lines],
+    ask_members_of_rds_iam_for_tokens: Callable[[], None],
+) -> None:
+    """Since PostgreSQL 16 whoever makes a role administers it, and is a member of what it is a member of."""
+    apply()
+    ask_members_of_rds_iam_for_tokens()
+    written()
+    assert apply() == []
+    (told,) = (line["reason"] for line in written() if line["level"] == "WARNING")
+    assert f'user "{MASTER}"' in told
+    superuser("ALTER ROLE loop_owner NOLOGIN")
+    with pytest.raises(MigrationError, match=f'bootstrap.sql: .*user "{MASTER}"'):
+        apply()
 
 
 def test_roles_sign_in_with_iam_have_timeouts_and_no_power(apply: Callable[[], list[str]], superuser: Sql) -> None:

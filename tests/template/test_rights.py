@@ -17,7 +17,6 @@ from functions.migrate import app as migrate
 from functions.run_sweeper import app as run_sweeper
 from functions.run_worker import app as run_worker
 from loop_runner import aws
-from loop_runner.errors import MigrationError
 from loop_runner.services import Services
 from tests.conftest import MIGRATIONS, Client, Context
 from tests.template.deployment import KEY, PROXY, SHAPES, Deployment
@@ -347,8 +346,7 @@ def make_roles_and_apply(on: Stage) -> None:
     on.monkeypatch.setenv("MIGRATIONS_DIR", str(MIGRATIONS))
     on.monkeypatch.setenv("MASTER_SECRET_ARN", Deployment().text(arn))
     on.called.clear()
-    with pytest.raises(MigrationError, match="secret cannot be read"):  # there is none in moto's account
-        migrate.handler({"action": "apply"}, Context())  # type: ignore[arg-type]
+    migrate.handler({"action": "apply"}, Context())  # type: ignore[arg-type]
     migrate.handler({"action": "plan"}, Context())  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ import psycopg
 
 from loop_runner.aws import client, exceptions
 from loop_runner.database import WAKING_SECONDS, NoAnswerError, connect, reason_of_loss
-from loop_runner.errors import MigrationError
+from loop_runner.errors import MasterUserError, MigrationError
 from loop_runner.migrations import BOOTSTRAP
 from loop_runner.observability import logger
 
@@ -23,18 +23,34 @@ _READ_SECONDS: Final = 10
 def bootstrap(url: str, secret_arn: str, folder: Path, deadline: float) -> None:
     """Run bootstrap.sql in the database of ``url``, as the user of the secret. May be repeated.
 
-    Raises MigrationError: the secret cannot be read, the database not be reached, or it refuses.
+    Raises MasterUserError: the secret cannot be read, or its user not sign in; MigrationError: the database refuses.
     """
     logger.info("making the roles", extra={"file": BOOTSTRAP})
     master_url = _as_user_of(secret_arn, url)
     try:
-        with connect(master_url, connect_seconds=WAKING_SECONDS, deadline=deadline) as connection:
+        connection = connect(master_url, connect_seconds=WAKING_SECONDS, deadline=deadline)
+    except psycopg.OperationalError as error:
+        raise MasterUserError(f"{BOOTSTRAP}: {_reason(error)}") from error
+    try:
+        with connection:
             connection.execute((folder / BOOTSTRAP).read_bytes())
     except psycopg.Error as error:
-        reason = reason_of_loss(error) or error.diag.message_primary or type(error).__name__
-        raise MigrationError(f"{BOOTSTRAP}: {reason}") from error
+        raise MigrationError(f"{BOOTSTRAP}: {_reason(error)}") from error
     except NoAnswerError:
         raise MigrationError(f"{BOOTSTRAP}: the database has not answered in time: deploy again") from None
+
+
+def is_let_in(url: str, deadline: float) -> bool:
+    """Whether the URL's user can sign in."""
+    try:
+        connect(url, connect_seconds=WAKING_SECONDS, deadline=deadline).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _reason(error: psycopg.Error) -> str:
+    return reason_of_loss(error) or error.diag.message_primary or type(error).__name__
 
 
 def _as_user_of(secret_arn: str, url: str) -> str:
@@ -43,7 +59,7 @@ def _as_user_of(secret_arn: str, url: str) -> str:
     try:
         answer = client("secretsmanager", read_seconds=_READ_SECONDS).get_secret_value(SecretId=secret_arn)
     except (boto.BotoCoreError, boto.ClientError) as error:
-        raise MigrationError(
+        raise MasterUserError(
             f"the master user's secret cannot be read: {error}; the function needs a way to Secrets Manager "
             "(SecretsManagerEndpoint, or a NAT gateway) and the right to read it"
         ) from error

@@ -214,5 +214,9 @@ class MigrationError(LoopError):
     """A migration was refused or failed; the message names the file."""
 
 
+class MasterUserError(MigrationError):
+    """The database's master user is not let in, or nobody says who it is."""
+
+
 class SchemaIsNewerError(MigrationError):
     """A later release has been at work on this database."""
