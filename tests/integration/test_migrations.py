@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -133,6 +134,12 @@ class TestApply:
         with pytest.raises(MigrationError, match="cannot be reached"):
             folder.apply()
         assert "cannot be reached" in migrations.verify(folder.url, folder.path)[0]
+
+    def test_who_may_not_make_tables_is_told_what_gives_the_right(self, folder: Folder, app_role: str) -> None:
+        parts = urlsplit(folder.url)
+        folder.url = parts._replace(netloc=f"loop_app:{app_role}@{parts.hostname}:{parts.port}").geturl()
+        with pytest.raises(MigrationError, match=r"permission denied for schema public: bootstrap\.sql gives"):
+            folder.apply()
 
 
 UNFIT = ["002_b", "005_leaves_a_gap", "003_twin", "000_older_than_the_newest_applied"]

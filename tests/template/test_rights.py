@@ -17,6 +17,7 @@ from functions.migrate import app as migrate
 from functions.run_sweeper import app as run_sweeper
 from functions.run_worker import app as run_worker
 from loop_runner import aws
+from loop_runner.errors import MigrationError
 from loop_runner.services import Services
 from tests.conftest import MIGRATIONS, Client, Context
 from tests.template.deployment import KEY, PROXY, SHAPES, Deployment
@@ -346,7 +347,8 @@ def make_roles_and_apply(on: Stage) -> None:
     on.monkeypatch.setenv("MIGRATIONS_DIR", str(MIGRATIONS))
     on.monkeypatch.setenv("MASTER_SECRET_ARN", Deployment().text(arn))
     on.called.clear()
-    migrate.handler({"action": "apply"}, Context())  # type: ignore[arg-type]
+    with pytest.raises(MigrationError, match="permission denied"):  # the role of this test owns nothing
+        migrate.handler({"action": "apply"}, Context())  # type: ignore[arg-type]
     migrate.handler({"action": "plan"}, Context())  # type: ignore[arg-type]
 
 

@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final, LiteralString, cast
 
 import psycopg
+from psycopg import errors as pg
 
 from loop_runner.database import WAKING_SECONDS, NoAnswerError, connect, reason_of_loss
 from loop_runner.errors import MigrationError, SchemaIsNewerError
@@ -144,7 +145,10 @@ def apply(
     files = read_folder(folder)
     with _connect(url, deadline) as connection:
         _lock(connection, min(lock_timeout_seconds, _left(deadline)))
-        connection.execute(LEDGER)
+        try:
+            connection.execute(LEDGER)
+        except pg.InsufficientPrivilege as error:
+            raise MigrationError(f"{error.diag.message_primary}: {BOOTSTRAP} gives loop_owner the right to") from error
         states = _compare(files, _applied(connection))
         pending = [file for file in files if states[file.name] is not State.APPLIED]
         for file in pending:
