@@ -331,7 +331,7 @@ def steps(settings: Settings, tmp_path: Path, sql: Sql, monkeypatch: pytest.Monk
     steps.services.database.close()
 
 
-class _Stdout:
+class Stdout:
     """Standard output as it is now; the logger's is what it was when the logger was made."""
 
     def write(self, text: str) -> int:
@@ -344,5 +344,5 @@ class _Stdout:
 @pytest.fixture
 def written(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[], Lines]:
     """The lines since the last look; each is JSON."""
-    monkeypatch.setattr(logger.registered_handler, "stream", _Stdout())
+    monkeypatch.setattr(logger.registered_handler, "stream", Stdout())
     return lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]
