@@ -263,8 +263,12 @@ def etag(version: int) -> dict[str, str]:
 
 
 def headers_of(event: Mapping[str, Any]) -> dict[str, str]:
-    """The headers of an event, names in lower case."""
-    return {str(name).lower(): str(value) for name, value in _mapping(event.get("headers")).items()}
+    """The headers of an event, names in lower case; of one given twice the values joined, as API Gateway does it."""
+    headers: dict[str, str] = {}
+    for given, value in _mapping(event.get("headers")).items():
+        name = str(given).lower()
+        headers[name] = f"{headers[name]},{value}" if name in headers else str(value)
+    return headers
 
 
 def _mapping(value: object) -> Mapping[Any, Any]:
