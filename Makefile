@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 SAM := .venv-sam/bin
 LAMBDA := .venv-lambda/bin
 CHECKOV := .venv-checkov/bin
+AUDIT := .venv-audit/bin
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export SAM_CLI_TELEMETRY := 0
@@ -44,6 +45,12 @@ $(CHECKOV)/.installed: requirements/checkov.txt | $(BIN)/python
 	@echo "==> installing checkov into .venv-checkov (once, about a minute)"
 	@$(BIN)/python -m venv .venv-checkov
 	@$(CHECKOV)/python -m pip install -qq --no-input --no-deps --require-hashes -r requirements/checkov.txt
+	@touch $@
+
+$(AUDIT)/.installed: requirements/audit.txt | $(BIN)/python
+	@echo "==> installing pip-audit into .venv-audit (once)"
+	@$(BIN)/python -m venv .venv-audit
+	@$(AUDIT)/python -m pip install -qq --no-input --no-deps --require-hashes -r requirements/audit.txt
 	@touch $@
 
 $(LAMBDA)/.installed: requirements/lambda.txt
@@ -118,6 +125,11 @@ check: $(VENV)/.dev $(SAM)/.installed $(CHECKOV)/.installed ## formatting, lint,
 	$(SAM)/cfn-lint template.yaml
 	$(CHECKOV)/checkov --config-file .checkov.yaml
 
+# --strict: a package that the service does not know, or a service that does not answer, is no clean bill.
+.PHONY: audit
+audit: $(AUDIT)/.installed ## known vulnerabilities of what is deployed; asks a service on the internet
+	$(AUDIT)/pip-audit --strict --require-hashes --disable-pip --requirement layers/loop_runner/requirements.txt
+
 .PHONY: lock
 lock: $(VENV)/.local ## pin the newest dependencies that pyproject.toml allows, with their hashes
 	@$(PIP_INSTALL) uv
@@ -125,7 +137,7 @@ lock: $(VENV)/.local ## pin the newest dependencies that pyproject.toml allows, 
 
 .PHONY: clean
 clean: ## remove environments, builds and caches; the data in .local stays
-	rm -rf $(VENV) .venv-sam .venv-lambda .venv-checkov .aws-sam .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-sam .venv-lambda .venv-checkov .venv-audit .aws-sam .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # ------------------------------------------------------------------------------------------------------ build
 ARCH ?= arm64

@@ -1,8 +1,9 @@
-"""``python -m tools.build ARCHITECTURE``: build what is deployed, check it, print its sizes."""
+"""``python -m tools.build ARCHITECTURE``: build what is deployed, check it, print its sizes, write what is in it."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import zipfile
 from tempfile import TemporaryFile
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tools.build.layer import problems
 from tools.build.sam import ARCHITECTURES, BuildError, build
+from tools.build.sbom import NAME, sbom
 from tools.local.settings import ROOT
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ def main() -> int:
         print("the layer must not be deployed:", *found, sep="\n  ", file=sys.stderr)
         return 1
     print(f"the layer is complete, compiled, of the locked versions and made for {architecture}")
+    bill = artifact.template.with_name(NAME)
+    bill.write_text(json.dumps(sbom(artifact.layer, architecture), indent=2) + "\n")
+    print(f"what is in it: {bill.relative_to(ROOT)}")
     print(f"built {artifact.template.relative_to(ROOT)}")
     return 0
 

@@ -10,11 +10,10 @@ import struct
 from importlib.metadata import distributions
 from typing import TYPE_CHECKING, Final
 
-from packaging.requirements import Requirement
 from packaging.tags import compatible_tags, cpython_tags, parse_tag
 from packaging.utils import canonicalize_name
 
-from tools.local.settings import ROOT
+from tools.build.lock import LOCK, PYTHON, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
 
     from packaging.tags import Tag
 
-LOCK: Final = ROOT / "layers" / "loop_runner" / "requirements.txt"
-"""What the layer is made from."""
-
-_PYTHON: Final = (3, 13)
 _ABI: Final = "cp313"
 _CACHE_TAG: Final = "cpython-313"
 _GLIBC: Final = range(34, 4, -1)  # minor versions, the newest that of Amazon Linux 2023
@@ -49,32 +44,14 @@ def problems(layer: Path, architecture: str, lock: Path = LOCK) -> list[str]:
     installed = {canonicalize_name(each.name): each for each in distributions(path=[str(python)])}
     return [
         *(f"{content} is missing" for content in _CONTENTS if not any(layer.glob(content))),
-        *_versions({name: each.version for name, each in installed.items()}, _locked(lock, architecture)),
+        *_versions(
+            {name: each.version for name, each in installed.items()},
+            {name: each.version for name, each in read(lock, architecture).items()},
+        ),
         *_wheels(installed.values(), architecture),
         *_machine_code(layer, architecture),
         *_bytecode(python),
     ]
-
-
-def _locked(lock: Path, architecture: str) -> dict[str, str]:
-    """Version of each requirement that a function on Lambda has, by name."""
-    environment = {
-        "implementation_name": "cpython",
-        "os_name": "posix",
-        "platform_machine": _MACHINES[architecture][0],
-        "platform_python_implementation": "CPython",
-        "platform_system": "Linux",
-        "python_full_version": "{}.{}.0".format(*_PYTHON),
-        "python_version": "{}.{}".format(*_PYTHON),
-        "sys_platform": "linux",
-    }
-    lines = re.findall(r"^([a-z0-9].*?) *\\?$", lock.read_text(), re.MULTILINE)
-    requirements = [Requirement(line) for line in lines]
-    return {
-        canonicalize_name(requirement.name): str(requirement.specifier).removeprefix("==")
-        for requirement in requirements
-        if requirement.marker is None or requirement.marker.evaluate(environment)
-    }
 
 
 def _versions(installed: Mapping[str, str], locked: Mapping[str, str]) -> Iterator[str]:
@@ -87,7 +64,7 @@ def _versions(installed: Mapping[str, str], locked: Mapping[str, str]) -> Iterat
 def _wheels(installed: Iterable[Distribution], architecture: str) -> Iterator[str]:
     machine, _ = _MACHINES[architecture]
     platforms = [*(f"manylinux_2_{minor}_{machine}" for minor in _GLIBC), f"manylinux2014_{machine}"]
-    runs = {*cpython_tags(_PYTHON, platforms=platforms), *compatible_tags(_PYTHON, _ABI, platforms)}
+    runs = {*cpython_tags(PYTHON, platforms=platforms), *compatible_tags(PYTHON, _ABI, platforms)}
     for each in installed:
         tags: set[Tag] = set()
         for line in re.findall(r"^Tag: *(\S+)", each.read_text("WHEEL") or "", re.MULTILINE):
