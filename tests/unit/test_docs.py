@@ -229,7 +229,7 @@ def test_readme_puts_the_database_of_make_dev_into_the_variables_of_sam(tmp_path
     ("page", "target"),
     [
         (page.relative_to(ROOT).as_posix(), target)
-        for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+        for page in [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     ],
 )
@@ -237,8 +237,13 @@ def test_each_link_leads_to_a_file(page: str, target: str) -> None:
     assert (ROOT / page).parent.joinpath(target).exists()
 
 
-def test_each_test_that_the_page_on_reliability_names_is_there() -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs/reliability.md").read_text())
-    assert named
-    for path, test in named:
+@pytest.mark.parametrize(("page", "heading"), [("docs/reliability.md", "promised"), ("SECURITY.md", "keeps it")])
+def test_each_promise_names_tests_that_are_there(page: str, heading: str) -> None:
+    text = (ROOT / page).read_text()
+    (section,) = re.findall(rf"^## What (?:is )?{heading}\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    _head, *promises = re.findall(r"^\| (?!-)(.*) \|$", section, re.MULTILINE)
+    assert promises
+    for promise in promises:
+        assert re.search(r"`tests/[\w/]+\.py::\w+`", promise), promise
+    for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
         assert f"def {test}(" in (ROOT / path).read_text(), f"{path}::{test}"
