@@ -139,8 +139,8 @@ class Database:
 
         A connection that breaks under a repeatable statement is replaced and the statement repeated, once. One that is
         not repeatable is preceded by a look whether the connection is still there. What the server undid in favour of
-        others is repeated once in any case. A persistent statement ends what an earlier one has begun: it is repeated
-        while there is time, and its error never says that nothing was changed.
+        others is repeated once in any case, a moment later. A persistent statement ends what an earlier one has begun:
+        it is repeated while there is time, and its error never says that nothing was changed.
         """
         if not repeatable:
             self._look()
@@ -157,8 +157,9 @@ class Database:
             except psycopg.Error as error:
                 is_lost = self._connection is not None and self._connection.closed
                 may_be_done |= is_lost
-                pause = min(0.1 * 2**repetition, 1.0) if repetition else 0.0
-                if isinstance(error, _UNDONE) and self._is_idle():
+                is_undone = isinstance(error, _UNDONE)  # at once, it would take the locks from whom it was undone for
+                pause = min(0.1 * 2**repetition, 1.0) if repetition or is_undone else 0.0
+                if is_undone and self._is_idle():
                     is_worth_it = repetition == 0
                 elif is_lost or isinstance(error, pg.ReadOnlySqlTransaction):
                     self.close()  # after a failover the server may be a reader: a new connection leads to the writer
