@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 ISSUE_DELIVERY = load_loop(LOOPS / "issue-delivery.toml")
 CALL = re.compile(r"To go on: .*(?:PATCH|POST) /api/loop/issues/AFU9-123(?:/[a-z-]+)? (\{.*\})", re.DOTALL)
+BACK_TO_A_STEP = (
+    "go back to a step that writes it, only steps may: "
+    'POST /api/loop/issues/AFU9-123/state {"state":"<state>","reason":"<why>"}'
+)
 
 
 @st.composite
@@ -292,3 +296,23 @@ def test_a_gate_without_words_of_its_own_says_what_it_wants(gate: dict[str, Any]
     resolution = resolve_next_step(loop, issue("A"), NOW)
     assert isinstance(resolution, Blocked)
     assert resolution.blockers[0].message.startswith(f"{reason}. To go on: PATCH /api/loop/issues/AFU9-123 {{")
+
+
+@pytest.mark.parametrize(
+    ("fact", "to_go_on"),
+    [
+        ("pr", BACK_TO_A_STEP),
+        ("pr.headSha", BACK_TO_A_STEP),
+        ("prs", 'PATCH /api/loop/issues/AFU9-123 {"prs":"x"}'),
+        ("a.pr", 'PATCH /api/loop/issues/AFU9-123 {"a":{"pr":"x"}}'),
+    ],
+)
+def test_no_call_is_named_that_is_refused_because_only_steps_write_the_fact(fact: str, to_go_on: str) -> None:
+    loop = Loop.model_validate({
+        "name": "generated", "initial_state": "A", "completed_states": ["B"], "protected_facts": ["pr"],
+        "steps": [{"number": 1, "type": "ONE", "from": ["A"], "to": "B",
+                   "require": [{"fact": fact, "blocker": "NO_A", "is": "x"}], "executor": {"kind": "transition"}}],
+    })  # fmt: skip
+    resolution = resolve_next_step(loop, issue("A"), NOW)
+    assert isinstance(resolution, Blocked)
+    assert resolution.blockers[0].message == f'the fact {fact} must be "x". To go on: {to_go_on}'

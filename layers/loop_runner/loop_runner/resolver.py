@@ -121,7 +121,7 @@ def _walk(loop: Loop, issue: Issue, now: datetime) -> Resolution:
             state = step.to
             continue
         if unmet := [gate for gate in step.require if not gate.holds(issue.facts, now)]:
-            return Blocked(tuple(_unmet(gate, issue, now) for gate in unmet), step)
+            return Blocked(tuple(_unmet(loop, gate, issue, now) for gate in unmet), step)
         if isinstance(step.executor, ApprovalExecutor) and (undecided := _undecided(step, step.executor, issue)):
             return Blocked((undecided,), step)
         return Ready(loop, step, tuple(skipped))
@@ -153,10 +153,15 @@ def _undecided(step: Step, executor: ApprovalExecutor, issue: Issue) -> Blocker 
     return None
 
 
-def _unmet(gate: Gate, issue: Issue, now: datetime) -> Blocker:
-    reason = gate.message or f"the fact {gate.fact} {gate.wanted}"
+def _unmet(loop: Loop, gate: Gate, issue: Issue, now: datetime) -> Blocker:
+    reason = (gate.message or f"the fact {gate.fact} {gate.wanted}").rstrip(".")
+    if gate.fact.split(".")[0] in loop.protected_facts:  # a PATCH of it is 403
+        back = _call(issue, "/state", {"state": "<state>", "reason": "<why>"})
+        return Blocker(
+            gate.blocker, reason, back, gate.fact, first="go back to a step that writes it, only steps may: "
+        )
     patch = NextCall(method="PATCH", path=_path(issue), body=gate.satisfying_patch(issue.facts, now))
-    return Blocker(gate.blocker, reason.rstrip("."), patch, gate.fact)
+    return Blocker(gate.blocker, reason, patch, gate.fact)
 
 
 def _on_hold(issue: Issue) -> Blocker:
