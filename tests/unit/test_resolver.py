@@ -273,6 +273,15 @@ def test_the_calls_that_blockers_end_with_clear_each_state_of_the_shipped_loop(s
     assert codes == [gate.blocker for gate in resolution.step.require]
 
 
+def gated(gate: dict[str, Any], **keys: Any) -> Loop:
+    """A loop of one step, which requires this."""
+    return Loop.model_validate({
+        "name": "generated", "initial_state": "A", "completed_states": ["B"], **keys,
+        "steps": [{"number": 1, "type": "ONE", "from": ["A"], "to": "B",
+                   "require": [{"blocker": "NO_A", **gate}], "executor": {"kind": "transition"}}],
+    })  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("gate", "reason"),
     [
@@ -288,12 +297,7 @@ def test_the_calls_that_blockers_end_with_clear_each_state_of_the_shipped_loop(s
     ],
 )
 def test_a_gate_without_words_of_its_own_says_what_it_wants(gate: dict[str, Any], reason: str) -> None:
-    loop = Loop.model_validate({
-        "name": "generated", "initial_state": "A", "completed_states": ["B"],
-        "steps": [{"number": 1, "type": "ONE", "from": ["A"], "to": "B",
-                   "require": [{"fact": "a", "blocker": "NO_A", **gate}], "executor": {"kind": "transition"}}],
-    })  # fmt: skip
-    resolution = resolve_next_step(loop, issue("A"), NOW)
+    resolution = resolve_next_step(gated({"fact": "a", **gate}), issue("A"), NOW)
     assert isinstance(resolution, Blocked)
     assert resolution.blockers[0].message.startswith(f"{reason}. To go on: PATCH /api/loop/issues/AFU9-123 {{")
 
@@ -308,11 +312,6 @@ def test_a_gate_without_words_of_its_own_says_what_it_wants(gate: dict[str, Any]
     ],
 )
 def test_no_call_is_named_that_is_refused_because_only_steps_write_the_fact(fact: str, to_go_on: str) -> None:
-    loop = Loop.model_validate({
-        "name": "generated", "initial_state": "A", "completed_states": ["B"], "protected_facts": ["pr"],
-        "steps": [{"number": 1, "type": "ONE", "from": ["A"], "to": "B",
-                   "require": [{"fact": fact, "blocker": "NO_A", "is": "x"}], "executor": {"kind": "transition"}}],
-    })  # fmt: skip
-    resolution = resolve_next_step(loop, issue("A"), NOW)
+    resolution = resolve_next_step(gated({"fact": fact, "is": "x"}, protected_facts=["pr"]), issue("A"), NOW)
     assert isinstance(resolution, Blocked)
     assert resolution.blockers[0].message == f'the fact {fact} must be "x". To go on: {to_go_on}'
