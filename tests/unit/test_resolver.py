@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ISSUE_DELIVERY = load_loop(LOOPS / "issue-delivery.toml")
 CALL = re.compile(r"To go on: .*(?:PATCH|POST) /api/loop/issues/AFU9-123(?:/[a-z-]+)? (\{.*\})", re.DOTALL)
 BACK_TO_A_STEP = (
-    "go back to a step that writes it, only steps may: "
+    ". Only a step can write it: go back to one that does. To go on: "
     'POST /api/loop/issues/AFU9-123/state {"state":"<state>","reason":"<why>"}'
 )
 
@@ -303,15 +303,15 @@ def test_a_gate_without_words_of_its_own_says_what_it_wants(gate: dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("fact", "to_go_on"),
+    ("fact", "what_to_do"),
     [
         ("pr", BACK_TO_A_STEP),
         ("pr.headSha", BACK_TO_A_STEP),
-        ("prs", 'PATCH /api/loop/issues/AFU9-123 {"prs":"x"}'),
-        ("a.pr", 'PATCH /api/loop/issues/AFU9-123 {"a":{"pr":"x"}}'),
+        ("prs", '. To go on: PATCH /api/loop/issues/AFU9-123 {"prs":"x"}'),
+        ("a.pr", '. To go on: PATCH /api/loop/issues/AFU9-123 {"a":{"pr":"x"}}'),
     ],
 )
-def test_no_call_is_named_that_is_refused_because_only_steps_write_the_fact(fact: str, to_go_on: str) -> None:
+def test_no_call_is_named_that_is_refused_because_only_steps_write_the_fact(fact: str, what_to_do: str) -> None:
     resolution = resolve_next_step(gated({"fact": fact, "is": "x"}, protected_facts=["pr"]), issue("A"), NOW)
     assert isinstance(resolution, Blocked)
-    assert resolution.blockers[0].message == f'the fact {fact} must be "x". To go on: {to_go_on}'
+    assert resolution.blockers[0].message == f'the fact {fact} must be "x"{what_to_do}'

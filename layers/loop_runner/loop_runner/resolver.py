@@ -156,10 +156,8 @@ def _undecided(step: Step, executor: ApprovalExecutor, issue: Issue) -> Blocker 
 def _unmet(loop: Loop, gate: Gate, issue: Issue, now: datetime) -> Blocker:
     reason = (gate.message or f"the fact {gate.fact} {gate.wanted}").rstrip(".")
     if gate.fact.split(".")[0] in loop.protected_facts:  # a PATCH of it is 403
-        back = _call(issue, "/state", {"state": "<state>", "reason": "<why>"})
-        return Blocker(
-            gate.blocker, reason, back, gate.fact, first="go back to a step that writes it, only steps may: "
-        )
+        reason = f"{reason}. Only a step can write it: go back to one that does"
+        return Blocker(gate.blocker, reason, _call(issue, "/state", {"state": "<state>", "reason": "<why>"}), gate.fact)
     patch = NextCall(method="PATCH", path=_path(issue), body=gate.satisfying_patch(issue.facts, now))
     return Blocker(gate.blocker, reason, patch, gate.fact)
 
