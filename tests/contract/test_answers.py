@@ -14,6 +14,7 @@ import pytest
 from loop_runner.services import Services
 from tests.conftest import Client
 from tests.contract.conftest import Unchanged, assert_error
+from tools.durations import milliseconds
 
 if TYPE_CHECKING:
     from tests.conftest import Answer, Sql
@@ -103,8 +104,7 @@ def assert_answer_is_the_row(body: dict[str, Any], sql: Sql) -> dict[str, Any]:
         assert datetime.fromisoformat(said["startedAt"]) == step["started_at"] == row["started_at"]
         assert datetime.fromisoformat(said["completedAt"]) == step["completed_at"] == row["completed_at"]
         assert step["duration_ms"] == row["duration_ms"]
-    lasted = (row["completed_at"] - row["started_at"]).total_seconds() * 1000
-    assert abs(row["duration_ms"] - lasted) <= 0.5
+    assert row["duration_ms"] == milliseconds(row["started_at"], row["completed_at"])
     return row
 
 

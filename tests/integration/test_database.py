@@ -8,6 +8,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from threading import Barrier
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from loop_runner.outcomes import Outcome
 from loop_runner.run_store import RunStore
 from loop_runner.settings import CODE_VERSION, REQUIRED_SCHEMA
 from tests.conftest import LOOPS
+from tools.durations import milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -357,3 +359,14 @@ class TestSimultaneousCallers:
             slow.query("COMMIT", [])
             ending.result(30)
         assert {step.status for step in store.get_steps_by_run(run.id)} <= TERMINAL_STEP
+
+
+def test_durations_are_rounded_half_up_in_the_database_and_outside_of_it(sql: Sql) -> None:
+    started = datetime(2026, 11, 24, tzinfo=UTC)
+    for microseconds, expected in [
+        (0, 0), (499, 0), (500, 1), (1_499, 1), (2_500, 3), (1_000_499, 1_000), (1_000_500, 1_001), (-700, 0),
+    ]:  # fmt: skip
+        completed = started + timedelta(microseconds=microseconds)
+        (in_sql,) = sql.one("SELECT loop_duration_ms(%s, %s)", started, completed).values()
+        assert (in_sql, milliseconds(started, completed)) == (expected, expected), microseconds
+    assert sql.one("SELECT loop_duration_ms(NULL, %s) AS none", started)["none"] is milliseconds(None, started) is None

@@ -26,6 +26,7 @@ from loop_runner.loops import load_loop
 from loop_runner.models import LoopStatus, NextStep, RunMode, RunStatus, StepStatus
 from loop_runner.outcomes import Outcome, StepRecord
 from tests.conftest import LOOPS
+from tools.durations import milliseconds
 
 if TYPE_CHECKING:
     from psycopg.rows import DictRow
@@ -217,7 +218,7 @@ class TestFinish:
         expected |= {"loop_version": DONE.loop_version, "next_step": DONE.next_step, "issue_version": 2}
         assert {name: getattr(run, name) for name in expected} == expected
         assert run.completed_at is not None
-        assert run.duration_ms == round((run.completed_at - claim.now).total_seconds() * 1000)
+        assert run.duration_ms == milliseconds(claim.now, run.completed_at)
         assert [StepRecord(s.step_number, s.step_type, s.status) for s in recorded.steps] == list(DONE.steps)
         assert [s.completed_at for s in recorded.steps] == [run.completed_at] * 2
         assert [(s.started_at, s.duration_ms) for s in recorded.steps] == [(None, None), (claim.now, run.duration_ms)]

@@ -15,6 +15,7 @@ from loop_runner.lifecycle import TERMINAL_RUN
 from loop_runner.models import Run, RunMode, RunStatus, RunStep, StepStatus
 from loop_runner.observability import logger
 from loop_runner.run_store import RunStore
+from tools.durations import milliseconds
 
 if TYPE_CHECKING:
     import logging
@@ -86,10 +87,6 @@ def step_in(store: RunStore, run: Run, status: StepStatus, number: int = 1) -> R
 def everything(sql: Sql) -> list[list[DictRow]]:
     """All that the store may write."""
     return [sql(f"SELECT * FROM {table} ORDER BY 1") for table in ("loop_runs", "loop_run_steps", "loop_events")]
-
-
-def milliseconds(start: datetime | None, end: datetime | None) -> int | None:
-    return round((end - start).total_seconds() * 1000) if start and end else None
 
 
 class TestCreateRun:

@@ -13,6 +13,7 @@ from loop_runner.messages import LONGEST_DELAY_SECONDS
 from loop_runner.models import LoopStatus, NextStep, RunMode, RunStatus, StepStatus
 from loop_runner.resolver import APPROVAL_REQUIRED
 from loop_runner.retry import HEARTBEAT_TIMEOUT, LEASE_EXPIRED, TIMEOUT
+from tools.durations import milliseconds
 from tools.load.issue import fact_keys
 from tools.load.rows import RunRow, StepRow
 
@@ -40,8 +41,6 @@ _LOST: Final[Mapping[str, tuple[str, str]]] = {
     LEASE_EXPIRED: ("no outcome was recorded before the lease ended; run the next step again", _NO_OUTCOME),
 }
 """By error code: error_message and message of a run that loop_expire_run ends."""
-
-_HALF: Final = timedelta(microseconds=500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +302,7 @@ class PastRuns:
         step, self._step = self._step, None
         if step is not None:
             step.status = status.value
-            step.completed_at, step.duration_ms = at, _milliseconds(step.started_at, at)
+            step.completed_at, step.duration_ms = at, milliseconds(step.started_at, at)
             step.error_message = error
             step.metadata = json.dumps(notes or {})
 
@@ -373,7 +372,7 @@ def _rest_of(issue: PastIssue) -> tuple[object, ...]:
 
 def _end(run: RunRow, status: RunStatus, at: datetime) -> None:
     run.status = status.value
-    run.completed_at, run.duration_ms = at, _milliseconds(run.started_at, at)
+    run.completed_at, run.duration_ms = at, milliseconds(run.started_at, at)
 
 
 def _explain(run: RunRow, outcome: Outcome) -> None:
@@ -384,11 +383,6 @@ def _explain(run: RunRow, outcome: Outcome) -> None:
 
 def _later(at: datetime, seconds: float) -> datetime:
     return at + timedelta(seconds=seconds)
-
-
-def _milliseconds(started: datetime | None, completed: datetime) -> int | None:
-    """As loop_duration_ms: rounded, half up."""
-    return None if started is None else ((completed - started) // _HALF + 1) // 2
 
 
 @cache

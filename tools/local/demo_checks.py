@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
+from tools.durations import milliseconds
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -54,8 +56,7 @@ def compare(body: Mapping[str, Any], run: DictRow, steps: list[DictRow], events:
     recorded = ["step_number", "step_type", "status", "started_at", "completed_at", "duration_ms"]
     expect("step", answered, [plain(step[name]) for name in recorded])
     expect("status of the run", "completed", run["status"])
-    took = (run["completed_at"] - run["started_at"]).total_seconds() * 1000
-    expect("duration of the run, rounded", run["duration_ms"], int(took + 0.5))
+    expect("duration of the run", run["duration_ms"], milliseconds(run["started_at"], run["completed_at"]))
     own = [event["event_type"] for event in events if event["run_id"] == run["id"]]
     expect("first and last event of the run", ["loop_run_started", "loop_run_finished"], [own[0], own[-1]])
 

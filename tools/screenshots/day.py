@@ -62,6 +62,8 @@ def spread(database_url: str, seed: int = 7) -> None:
         for issue in connection.execute("SELECT *, clock_timestamp() AS now FROM loop_issues ORDER BY id").fetchall():
             moments = _moments(connection, issue["id"], chance)
             _move(connection, issue, moments, _starts(moments, issue["now"], chance))
+        for table in ("loop_runs", "loop_run_steps"):
+            connection.execute(f"UPDATE {table} SET duration_ms = loop_duration_ms(started_at, completed_at)")
 
 
 def _starts(moments: list[_Moment], now: datetime, chance: random.Random) -> list[datetime]:
@@ -131,22 +133,15 @@ def _move_run(connection: Connection, moment: _Moment, start: datetime, next_sta
     times: Row = {"created_at": start} | {name: moved(run[name]) for name in _RUN_TIMES}
     if run["retry_at"]:
         times["retry_at"] = next_start
-    _set(connection, "loop_runs", "id", run, times | _duration(times))
+    _set(connection, "loop_runs", "id", run, times)
     for step in moment.steps:
         times = {name: moved(step[name]) for name in _STEP_TIMES}
-        _set(connection, "loop_run_steps", "id", step, times | _duration(times))
+        _set(connection, "loop_run_steps", "id", step, times)
     for event in moment.events:
         times = {"occurred_at": moved(event["occurred_at"])}
         if event["event_type"] == "loop_retry_planned" and next_start:
             times["event_data"] = Jsonb({**event["event_data"], "retryAt": next_start.isoformat()})
         _set(connection, "loop_events", "event_id", event, times)
-
-
-def _duration(times: Row) -> Row:
-    """In milliseconds, where it was started and has ended."""
-    if not times["started_at"] or not times["completed_at"]:
-        return {}
-    return {"duration_ms": round((times["completed_at"] - times["started_at"]).total_seconds() * 1000)}
 
 
 def _set(connection: Connection, table: str, key: str, row: Row, values: Row) -> None:

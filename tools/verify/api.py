@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 from pydantic.alias_generators import to_camel
 
+from tools.durations import milliseconds
 from tools.local.sample import ACTOR
 from tools.verify.report import Difference, Mismatch
 
@@ -167,13 +168,10 @@ class _Api:
             "last event": events[-1]["event_type"] if events else None,
             "step": next((step["step_number"] for step in steps if step["status"] != "skipped"), run["step"]),
         }
-        elapsed = None
-        if run["started_at"] and run["completed_at"]:
-            elapsed = int((run["completed_at"] - run["started_at"]).total_seconds() * 1000 + 0.5)
         expected = {
             "mode": "execute",
             "actor": run["actor"] if self._endpoint.is_deployed else ACTOR,
-            "duration_ms": elapsed,
+            "duration_ms": milliseconds(run["started_at"], run["completed_at"]),
             "state_after": issue["state"],
             "issue_version": issue["version"],
             "first event": "loop_run_started",
