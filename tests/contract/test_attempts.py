@@ -51,6 +51,15 @@ def seconds_until(text: str, since: datetime) -> float:
 # ---------------------------------------------------------------------------------------------- retry
 
 
+@pytest.mark.parametrize(("asked", "seconds"), [(90.0, 90), (9.0, 30)])
+def test_a_planned_attempt_waits_as_long_as_the_failed_step_asked_for(steps: Steps, asked: float, seconds: int) -> None:
+    steps.register("work")
+    steps.will(Failed("Busy", "later", retry_after_seconds=asked))
+    body = steps.run().json
+    (run,) = steps.runs()
+    assert seconds_until(body["error"]["retryAt"], run["completed_at"]) == seconds
+
+
 def test_a_failure_of_the_policy_plans_the_next_attempt_and_sends_its_message(steps: Steps) -> None:
     steps.register("work")
     steps.will(BUSY)

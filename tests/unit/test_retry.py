@@ -109,6 +109,14 @@ def test_no_retries_are_none_and_used_up_at_once() -> None:
     assert retry_after([policy("A", MaxAttempts=0), policy()], "A", 1) == Retry(None)
 
 
+def test_a_step_that_asks_for_time_is_given_it_beyond_the_longest_delay_of_its_policy() -> None:
+    of = [policy("A", IntervalSeconds=10, MaxDelaySeconds=20, MaxAttempts=1)]
+    assert retry_after(of, "A", 1, 0, at_least=90) == Retry(90)
+    assert retry_after(of, "A", 1, 0, at_least=9) == Retry(10), "the policy asks for more"
+    assert retry_after(of, "A", 2, 0, at_least=90) == Retry(None), "asking makes no further attempt"
+    assert retry_after(of, "B", 1, 0, at_least=90) is None, "nor does it make a policy"
+
+
 def test_chance_is_taken_where_none_is_given() -> None:
     delays = {retry_after([policy(JitterStrategy="FULL", IntervalSeconds=1000)], "A", 1) for _ in range(20)}
     assert len(delays) > 1

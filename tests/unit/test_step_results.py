@@ -18,6 +18,11 @@ RESULTS: list[tuple[dict[str, Any], Any]] = [
     ({"status": "completed", "outcome": "x", "message": ""}, Completed({}, "x", "")),
     ({"status": "blocked", "blocker": {"code": "A_1", "message": "m"}}, Blocked("A_1", "m")),
     ({"status": "failed", "error": {"name": "Agent.Busy", "message": ""}}, Failed("Agent.Busy", "")),
+    (
+        {"status": "failed", "error": {"name": "Limit", "message": "m", "retryAfterSeconds": 61.5}},
+        Failed("Limit", "m", retry_after_seconds=61.5),
+    ),
+    ({"status": "failed", "error": {"name": "N", "message": "", "retryAfterSeconds": None}}, Failed("N", "")),
 ]
 REFUSED: list[tuple[Any, str]] = [
     (None, "dictionary"),
@@ -49,6 +54,10 @@ REFUSED: list[tuple[Any, str]] = [
     ({"status": "failed", "error": {"name": "N" * 129, "message": "m"}}, "failed.error.name"),
     ({"status": "failed", "error": {"name": 1, "message": "m"}}, "failed.error.name"),
     ({"status": "failed", "error": {"name": "N", "message": "m"}, "facts": {}}, "failed.facts"),
+    ({"status": "failed", "error": {"name": "N", "message": "m", "retryAfterSeconds": -1}}, "retryAfterSeconds"),
+    ({"status": "failed", "error": {"name": "N", "message": "m", "retryAfterSeconds": "9"}}, "retryAfterSeconds"),
+    ({"status": "failed", "error": {"name": "N", "message": "m", "retryAfterSeconds": True}}, "retryAfterSeconds"),
+    ({"status": "failed", "error": {"name": "N", "message": "m", "retryAfterSeconds": 31622401}}, "retryAfterSeconds"),
 ]
 
 

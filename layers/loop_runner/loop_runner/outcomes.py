@@ -210,7 +210,7 @@ def _of_completed(result: Completed, visit: Visit) -> Outcome:
 def _of_failed(result: Failed, visit: Visit) -> Outcome:
     step, issue = visit.step, visit.issue
     reason = clean_text(result.message)
-    retry = retry_after(step.retry, result.code, visit.attempt, visit.chance)
+    retry = retry_after(step.retry, result.code, visit.attempt, visit.chance, result.retry_after_seconds)
     seconds = retry.seconds if retry else None
     what_now = (
         "run the next step to try again" if seconds is None else f"it is tried again by itself in {seconds:.0f} s"

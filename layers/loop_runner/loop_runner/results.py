@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from loop_runner.models import Json
+from loop_runner.retry import LONGEST_DELAY_SECONDS
 from loop_runner.sanitize import TEXT_LIMIT
 
 if TYPE_CHECKING:
@@ -76,11 +77,13 @@ class Failed:
     """The step did not do its work: a stable name, and why, for people.
 
     ``is_unknown``: or nobody knows whether it did, now or in the attempt before, since nothing was executed now.
+    ``retry_after_seconds``: no sooner makes another attempt sense, where one is made at all.
     """
 
     code: str
     message: str
     is_unknown: bool = False
+    retry_after_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Waiting:
 Result = Completed | Blocked | Failed
 
 _Text = Annotated[str, StringConstraints(max_length=TEXT_LIMIT)]
+_Delay = Annotated[float, Field(ge=0, le=LONGEST_DELAY_SECONDS)]
 
 
 class _Model(BaseModel):
@@ -121,10 +125,11 @@ class BlockedResult(_Model):
 
 
 class ErrorResult(_Model):
-    """Why the step failed; retry policies match the name."""
+    """Why the step failed; retry policies match the name, and wait at least ``retryAfterSeconds``."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     message: _Text
+    retry_after_seconds: Annotated[_Delay | None, Field(alias="retryAfterSeconds")] = None
 
 
 class FailedResult(_Model):
@@ -151,4 +156,5 @@ def read_result(value: Any) -> Result:
         case BlockedResult():
             return Blocked(result.blocker.code, result.blocker.message)
         case FailedResult():
-            return Failed(result.error.name, result.error.message)
+            said = result.error
+            return Failed(said.name, said.message, retry_after_seconds=said.retry_after_seconds or 0.0)

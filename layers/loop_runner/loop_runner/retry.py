@@ -71,11 +71,17 @@ class Retry:
     seconds: float | None
 
 
-def retry_after(policies: Sequence[RetryPolicy], error: str, attempt: int, chance: float | None = None) -> Retry | None:
-    """What the first policy that matches says of the failed ``attempt``, from 1; None where none matches."""
+def retry_after(
+    policies: Sequence[RetryPolicy], error: str, attempt: int, chance: float | None = None, at_least: float = 0.0
+) -> Retry | None:
+    """What the first policy that matches says of the failed ``attempt``, from 1; None where none matches.
+
+    ``at_least``: how many seconds the failed step asked for; MaxDelaySeconds does not shorten them.
+    """
     policy = next((policy for policy in policies if policy.matches(error)), None)
     if policy is None:
         return None
     if attempt > policy.max_attempts:
         return Retry(None)
-    return Retry(policy.delay_seconds(attempt, random.random() if chance is None else chance))  # noqa: S311
+    delay = policy.delay_seconds(attempt, random.random() if chance is None else chance)  # noqa: S311
+    return Retry(max(delay, at_least))
