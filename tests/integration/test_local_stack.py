@@ -242,6 +242,25 @@ def test_boto3_invokes_a_function(lambda_client: Any, name: str) -> None:
     assert json.loads(answer["Payload"].read())["got"] == {"a": "é"}
 
 
+def test_boto3_reads_a_secret_as_it_is_now(stack: Stack) -> None:
+    client = boto3.client(
+        "secretsmanager",
+        endpoint_url=stack.url,
+        region_name="us-east-1",
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+    )
+    stack.secrets["token"] = "one"
+    answer = client.get_secret_value(SecretId="token")
+    assert answer["SecretString"] == "one"
+    stack.secrets["token"] = "other"
+    assert client.get_secret_value(SecretId=answer["ARN"])["SecretString"] == "other"
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.get_secret_value(SecretId="gone")
+    with pytest.raises(ClientError, match="knows no PutSecretValue"):
+        client.put_secret_value(SecretId="token", SecretString="x")
+
+
 def test_functions_reach_lambda_and_sqs_at_the_gateway(stack: Stack) -> None:
     environment = stack.invoke("EchoFunction", {})["environment"]
     assert environment["AWS_ENDPOINT_URL_LAMBDA"] == environment["AWS_ENDPOINT_URL_SQS"] == stack.url

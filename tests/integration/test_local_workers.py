@@ -321,7 +321,8 @@ def test_functions_inherit_what_runs_them_and_where_aws_is() -> None:
     environment = functions_environment({"PATH": "/bin", "SECRET": "1", "AWS_PROFILE": "mine"}, "http://127.0.0.1:1")
     assert environment["PATH"] == "/bin"
     assert {"SECRET", "AWS_PROFILE"}.isdisjoint(environment)
-    assert environment["AWS_ENDPOINT_URL_LAMBDA"] == environment["AWS_ENDPOINT_URL_SQS"] == "http://127.0.0.1:1"
+    for service in ("LAMBDA", "SECRETS_MANAGER", "SQS"):
+        assert environment[f"AWS_ENDPOINT_URL_{service}"] == "http://127.0.0.1:1"
     assert environment["AWS_ACCESS_KEY_ID"] == environment["AWS_SECRET_ACCESS_KEY"] == "local"
 
 

@@ -1,4 +1,4 @@
-"""The stack's one port as an ASGI application: API Gateway's HTTP API, with Lambda's Invoke call and SQS beside it."""
+"""The stack's one port as an ASGI application: the HTTP API, with Lambda's Invoke call, SQS and secrets beside it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tools.local.asgi import raw_path_of, read_body, request_of, send_response
 from tools.local.http_api import MAX_BODY_BYTES, Response, Router, event_of, response_of
 from tools.local.lambda_api import LambdaApi, is_invoke
+from tools.local.secrets_api import SecretsApi, is_secrets
 from tools.local.sqs_api import SqsApi, is_sqs
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Gateway:
         functions: Mapping[str, Workers],
         routes: Iterable[Route],
         queues: Mapping[str, Queue],
+        secrets: Mapping[str, str],
         *,
         throttled: Collection[str] = (),
         on_access: Callable[[str], None] | None = None,
@@ -45,6 +47,7 @@ class Gateway:
         self._router = Router(routes)
         self._lambda_api = LambdaApi(functions, throttled)
         self._sqs_api = SqsApi(queues)
+        self._secrets_api = SecretsApi(secrets)
         self._on_access = on_access
         self._late: set[asyncio.Task[Outcome]] = set()
 
@@ -76,6 +79,8 @@ class Gateway:
         target = dict(request.headers).get("x-amz-target")
         if target is not None and is_sqs(target):
             return self._sqs_api.answer(request, target)
+        if target is not None and is_secrets(target):
+            return self._secrets_api.answer(request, target)
         if target is not None:  # another AWS service's call; not for the API's default route
             kind = "com.amazonaws.local#UnknownOperationException"
             return Response.of_json(400, {"__type": kind, "message": f"the local stack does not know {target}"})

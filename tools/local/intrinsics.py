@@ -149,6 +149,11 @@ def queue_arn(name: str) -> str:
     return f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
 
 
+def secret_arn(name: str) -> str:
+    """ARN of a secret of the local stack."""
+    return f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}"
+
+
 _ARNS: Final[Mapping[str, Callable[[str], str]]] = {
     "AWS::Serverless::Function": function_arn,
     "AWS::SQS::Queue": queue_arn,

@@ -25,7 +25,7 @@ _PASSED: Final = frozenset(
 )  # fmt: skip
 _PASSED_PREFIXES: Final = ("AWS_ENDPOINT_URL", "COVERAGE_PROCESS_")
 _CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_CALLED_SERVICES: Final = ("LAMBDA", "SQS")
+_CALLED_SERVICES: Final = ("LAMBDA", "SECRETS_MANAGER", "SQS")
 
 
 class SettingsError(ValueError):

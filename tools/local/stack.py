@@ -99,6 +99,8 @@ class Stack:
         """The embedded server, where no database was given."""
         self.functions: Mapping[str, Function] = {}
         """The template's functions by logical id."""
+        self.secrets: dict[str, str] = {}
+        """What functions read from Secrets Manager, by the secret's name; another text is what rotates it."""
         self.world = Path()
         """What step functions get as WORLD_DIR."""
 
@@ -182,7 +184,9 @@ class Stack:
             for name, function in {**self.functions, **steps}.items()
         }
         routes = [route for function in self.functions.values() for route in function.routes]
-        gateway = Gateway(self._workers, routes, queues, throttled=self._throttled, on_access=self._on_access)
+        gateway = Gateway(
+            self._workers, routes, queues, self.secrets, throttled=self._throttled, on_access=self._on_access
+        )
         background = [
             *(self._workers[name].prewarm() for name in self.functions),
             run_schedules(self.functions, self._workers),

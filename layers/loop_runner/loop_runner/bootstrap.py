@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import psycopg
 
-from loop_runner.aws import client, exceptions
 from loop_runner.database import WAKING_SECONDS, NoAnswerError, connect, reason_of_loss
-from loop_runner.errors import MasterUserError, MigrationError
+from loop_runner.errors import ConfigurationError, MasterUserError, MigrationError
 from loop_runner.migrations import BOOTSTRAP
 from loop_runner.observability import logger
+from loop_runner.secret import read_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_READ_SECONDS: Final = 10
 
 
 def bootstrap(url: str, secret_arn: str, folder: Path, deadline: float) -> None:
@@ -55,15 +53,10 @@ def _reason(error: psycopg.Error) -> str:
 
 def _as_user_of(secret_arn: str, url: str) -> str:
     """The URL with user and password of a secret of RDS's."""
-    boto = exceptions()
     try:
-        answer = client("secretsmanager", read_seconds=_READ_SECONDS).get_secret_value(SecretId=secret_arn)
-    except (boto.BotoCoreError, boto.ClientError) as error:
-        raise MasterUserError(
-            f"the master user's secret cannot be read: {error}; the function needs a way to Secrets Manager "
-            "(SecretsManagerEndpoint, or a NAT gateway) and the right to read it"
-        ) from error
-    secret = json.loads(answer["SecretString"])
+        secret = json.loads(read_secret(secret_arn))
+    except ConfigurationError as error:
+        raise MasterUserError(f"of the master user, {error}") from error
     parts = urlsplit(url)
     user, password = (quote(secret[key], safe="") for key in ("username", "password"))
     return parts._replace(netloc=f"{user}:{password}@{parts.hostname}:{parts.port or 5432}").geturl()
