@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable
@@ -92,9 +93,9 @@ class Sent(Messages):
 
     def __init__(self) -> None:
         super().__init__("queue")
-        self.all: list[tuple[dict[str, str], float]] = []
+        self.all: list[tuple[dict[str, Any], float]] = []
 
-    def send(self, messages: Iterable[dict[str, str]], delay_seconds: float = 0.0) -> int:
+    def send(self, messages: Iterable[dict[str, Any]], delay_seconds: float = 0.0) -> int:
         sent = [(message, delay_seconds) for message in messages]
         self.all += sent
         return len(sent)
@@ -145,10 +146,10 @@ class Steps:
         assert (answer.status, answer.json["stepExecuted"]["status"]) == (200, "running"), answer.text
         return Waits(self, answer.json["runId"], str(self.calls[-1].task_token))
 
-    def work(self, message: dict[str, str]) -> None:
+    def work(self, message: dict[str, Any]) -> None:
         """What run-worker does with a message."""
-        body = ", ".join(f'"{key}": "{value}"' for key, value in message.items())
-        work(self.services.runner, f"{{{body}}}", Invocation(60_000, time.monotonic() + 60))
+        invocation = Invocation(60_000, time.monotonic() + 60)
+        work(self.services.runner, self.services.issues, json.dumps(message), invocation)
 
     def sweep(self) -> dict[str, int]:
         return sweep(self.services.ledger, self.sent, retention_days=0, deadline=time.monotonic() + 60)

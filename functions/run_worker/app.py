@@ -1,4 +1,4 @@
-"""Takes messages from the queue: begins queued runs, goes on with issues whose next attempt is due."""
+"""Takes messages from the queue: begins queued runs, goes on with issues that are due or that GitHub tells of."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
             services().database.deadline, services().database.connect_seconds = deadline, WAKING_SECONDS
             work(
                 services().runner,
+                services().issues,
                 record["body"],
                 Invocation(remaining_ms + LEASE_GRACE_MS, deadline, context.aws_request_id, context.log_stream_name),
             )

@@ -163,7 +163,7 @@ def test_what_is_no_message_fails_so_that_it_comes_to_the_dead_letters(steps: St
     with unchanged():
         for body in ("{", "", "{}", '{"runId": "x"}', '{"after": null}', "[]", "null", '"a"'):
             with pytest.raises((InvalidRequestError, ValueError, AttributeError)):
-                background.work(steps.services.runner, body, invocation)
+                background.work(steps.services.runner, steps.services.issues, body, invocation)
 
 
 def test_a_message_that_meets_a_live_run_leaves_it_alone(steps: Steps) -> None:

@@ -140,7 +140,8 @@ class Trial:
     def begin(self, run_id: str) -> None:
         """Do what the message of a queued run says."""
         invocation = background.Invocation(lease_ms=60_000, deadline=time.monotonic() + 20)
-        background.work(self.client.services.runner, json.dumps(of_run(self.issue, run_id)), invocation)
+        services, message = self.client.services, json.dumps(of_run(self.issue, run_id))
+        background.work(services.runner, services.issues, message, invocation)
 
     def deliver_what_the_sweep_sends(self) -> None:
         self.let_time_pass()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from loop_runner.database import Database
 from loop_runner.services import Services
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from loop_runner.settings import Settings
+    from tests.conftest import Sql
 
 RUNS = 3_000
 TIMES = 10
@@ -112,3 +114,29 @@ def test_a_call_touches_no_more_of_a_larger_ledger(
 ) -> None:
     small, large = (blocks(ledger, settings, monkeypatch, path, query) for ledger in ledgers)
     assert large <= 1.5 * small + 50, f"{small} blocks of {RUNS} runs, {large} of {RUNS * TIMES}"
+
+
+def test_look_for_what_waits_for_a_pull_request_reads_the_newest_of_the_state_by_its_index(
+    sql: Sql,
+) -> None:
+    """Ten thousand wait, and as many others do not: what is read is what may be looked at, not what there is."""
+    sql(
+        "INSERT INTO loop_issues (id, loop_name, state, facts)"
+        " SELECT 'A-' || n, 'pull', CASE WHEN n % 2 = 0 THEN 'CREATED' ELSE 'CLOSED' END,"
+        " jsonb_build_object('prUrl', 'https://github.com/octo/hello/pull/' || n, 'more', repeat('x', 500))"
+        " FROM generate_series(1, 20000) AS n"
+    )
+    sql("ANALYZE loop_issues")
+    request = {"states": {"pull": ["CREATED", "MERGED"]}, "repository": "octo/hello", "pullRequests": [19_990],
+               "branches": [], "maxFound": 10}  # fmt: skip
+    statement = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT loop_find_waiting(%s)"
+    touched = []
+    for looked in (100, 100, 1_000):  # the first plans
+        (row,) = sql(statement, Jsonb({**request, "maxLooked": looked}))
+        plan = row["QUERY PLAN"][0]["Plan"]
+        touched.append(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+    (answer,) = sql("SELECT loop_find_waiting(%s) AS answer", Jsonb({**request, "maxLooked": 100}))
+    assert answer["answer"] == {"issues": ["A-19990"], "isCut": True}
+    blocks_of_all = sql.one("SELECT pg_relation_size('loop_issues') / 8192 AS blocks")["blocks"]
+    assert touched[1] < 250, "of 100 looked at"
+    assert touched[1] < touched[2] < blocks_of_all, touched

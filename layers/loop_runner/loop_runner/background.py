@@ -9,7 +9,9 @@ from uuid import UUID
 
 from loop_runner import metrics
 from loop_runner.claims import ClaimRequest, NotPlanned
+from loop_runner.deliveries import deliver
 from loop_runner.errors import InvalidRequestError, IssueNotFoundError, LoopConflictError
+from loop_runner.github_events import Delivery
 from loop_runner.messages import LONGEST_DELAY_SECONDS, of_attempt, of_run
 from loop_runner.models import RunMode
 from loop_runner.observability import logger
@@ -17,6 +19,7 @@ from loop_runner.strict_json import parse_json
 
 if TYPE_CHECKING:
     from loop_runner.execution import Runner
+    from loop_runner.issues import Issues
     from loop_runner.ledger import Ledger
     from loop_runner.messages import Messages
 
@@ -41,18 +44,26 @@ class Invocation:
     log_stream: str | None = None
 
 
-def work(runner: Runner, body: str, invocation: Invocation) -> None:
+def work(runner: Runner, issues: Issues, body: str, invocation: Invocation) -> None:
     """Do what one message says, once, however often and in whatever order messages come.
 
     What is not there to do any more is no error. Raises InvalidRequestError for what is no message of ours, and what
-    Runner.begin and go_on raise: then the message comes again.
+    Runner.begin and go_on, and deliver raise: then the message comes again.
     """
     message = parse_json(body.encode("utf-8", "replace"))
     try:
-        issue_id, run_id, after = (str(message.get(key, "")) for key in ("issueId", "runId", "after"))
-        wanted = UUID(run_id or after)
-    except (AttributeError, ValueError):
-        raise InvalidRequestError("the message is none of ours: {issueId, runId} or {issueId, after}") from None
+        if "delivery" in message:
+            delivery = Delivery.of_message(message)
+        else:
+            issue_id, run_id, after = (str(message.get(key, "")) for key in ("issueId", "runId", "after"))
+            delivery, wanted = None, UUID(run_id or after)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        forms = "{issueId, runId}, {issueId, after} or {delivery, repository, …}"
+        raise InvalidRequestError(f"the message is none of ours: {forms}") from None
+    if delivery:
+        logger.append_keys(delivery=str(delivery.id))
+        deliver(delivery, runner, issues, lease_ms=invocation.lease_ms, deadline=invocation.deadline)
+        return
     logger.append_keys(issueId=issue_id)
     request = ClaimRequest(
         issue_id=issue_id,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from loop_runner.database import Database
+    from loop_runner.github_events import Delivery
     from loop_runner.loops import Loop, Step
 
 
@@ -80,6 +81,14 @@ class By:
 
     actor: str
     principal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The newest issues that wait for something; ``is_cut``: there may be more."""
+
+    issue_ids: tuple[str, ...]
+    is_cut: bool
 
 
 class Issues:
@@ -222,6 +231,14 @@ class Issues:
             request |= {"beforeAt": before[0].isoformat(), "beforeId": before[1]}
         answer = self._database.call("loop_list_issues", request)
         return [IssueInList.model_validate(issue) for issue in cast("list[Json]", answer["issues"])]
+
+    def find_waiting(
+        self, delivery: Delivery, states: Mapping[str, Sequence[str]], *, max_looked: int, max_found: int
+    ) -> Waiting:
+        """The issues in these states (by loop) that wait for the pull requests of a delivery."""
+        request = {"states": states, "maxLooked": max_looked, "maxFound": max_found, **delivery.content()}
+        answer = self._database.call("loop_find_waiting", request)
+        return Waiting(tuple(cast("list[str]", answer["issues"])), is_cut=bool(answer["isCut"]))
 
     def get(self, issue_id: str) -> IssueNow:
         """The issue as it stands. Raises IssueNotFoundError."""

@@ -163,6 +163,10 @@ class Loop(_Definition):
         """The states from which a function that may take longer can be next, after skips or at once."""
         return [state for state in sorted(self._leaving) if any(_is_long(s, seconds) for s in self._next_of(state))]
 
+    def states_before(self, function: str) -> list[str]:
+        """The states from which a step of this Lambda function can be next, after skips or at once."""
+        return [state for state in sorted(self._leaving) if any(_is_of(s, function) for s in self._next_of(state))]
+
     def _next_of(self, state: str) -> Iterator[Step]:
         step = self._leaving.get(state)
         while step is not None:
@@ -219,6 +223,10 @@ def _is_long(step: Step, seconds: float) -> bool:
     return step.executor.kind == "lambda" and step.timeout > seconds
 
 
+def _is_of(step: Step, function: str) -> bool:
+    return isinstance(step.executor, LambdaExecutor) and step.executor.function == function
+
+
 KnownLoop = Loop | LoopDefinitionError | None
 """What a deployment knows of a loop's name: the loop, why its file is not valid, or nothing."""
 
@@ -264,6 +272,11 @@ class LoopCatalog:
     def long_states(self) -> dict[str, list[str]]:
         """By loop: the states from which a step may be next that the API cannot wait for."""
         states = {loop.name: loop.long_states(API_STEP_SECONDS) for loop in self.valid()}
+        return {name: each for name, each in states.items() if each}
+
+    def states_before(self, function: str) -> dict[str, list[str]]:
+        """By loop: the states from which a step of this Lambda function can be next."""
+        states = {loop.name: loop.states_before(function) for loop in self.valid()}
         return {name: each for name, each in states.items() if each}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from loop_runner.aws import client
 from loop_runner.observability import logger
@@ -39,7 +39,7 @@ class Messages:
     def __init__(self, queue_url: str) -> None:
         self._queue_url = queue_url
 
-    def send(self, messages: Iterable[dict[str, str]], delay_seconds: float = 0.0) -> int:
+    def send(self, messages: Iterable[dict[str, Any]], delay_seconds: float = 0.0) -> int:
         """Send them, to be delivered after the delay; how many were sent. boto3 is imported when the first is."""
         waiting = list(messages)
         if not self._queue_url or not waiting or delay_seconds > LONGEST_DELAY_SECONDS:
