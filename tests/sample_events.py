@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from tests.conftest import ROOT
+from tools.local.intrinsics import secret_arn
 from tools.local.template import Function, load_functions
 
 if TYPE_CHECKING:
@@ -14,11 +15,16 @@ if TYPE_CHECKING:
 EVENTS = ROOT / "events"
 NO_EVENTS = {"env.json", "sample-issue.json"}
 NAMES = sorted(path.name for path in EVENTS.iterdir() if path.name not in NO_EVENTS)
-FUNCTIONS = load_functions(ROOT / "template.yaml")
+SECRET = "It's a Secret to Everybody"
+"""With which the deliveries of GitHub are signed."""
+GIVEN = {"GithubWebhookSecretArn": secret_arn("github-webhook")}
+"""Parameters with which the template has every function."""
+FUNCTIONS = load_functions(ROOT / "template.yaml", GIVEN)
 RUN_ID = "01a20b7d-054d-7c54-a982-de8e7344bfb2"
 """Stands for the run of an answer, as the README says."""
 
 STATUS = {
+    "github-webhook-take-delivery.json": 202,
     "loop-api-anything-else.json": 404,
     "loop-api-cancel-run.json": 409,  # it has ended
     "loop-api-decide.json": 412,  # on a version that was

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 api = Api(Services.from_environment)
 handler = api.handle
 api.served_elsewhere("POST", "/api/loop/issues/{issueId}/run-next-step")
+api.served_elsewhere("POST", "/api/github/webhook")
 
 ISSUE = "/api/loop/issues/{issueId}"
 RUN = "/api/loop/runs/{runId}"

@@ -30,7 +30,7 @@ BEGIN
                 CROSS JOIN LATERAL jsonb_array_elements_text(l.states) AS s (state)
             ) AS k
             CROSS JOIN LATERAL (
-                SELECT id, created_at, hold, next_attempt_at, rtrim(lower(facts ->> 'prUrl'), '/') AS url, facts -> 'pr' AS pr
+                SELECT id, created_at, hold, next_attempt_at, rtrim(lower(split_part(split_part(facts ->> 'prUrl', '#', 1), '?', 1)), '/') AS url, facts -> 'pr' AS pr
                 FROM loop_issues
                 WHERE loop_name = k.loop_name AND state = k.state
                 ORDER BY created_at DESC, id DESC

@@ -131,6 +131,7 @@ def test_what_api_gateway_took_for_no_route_is_served_by_none(
         (f"{ISSUE}/runs", {"GET"}),
         (f"{ISSUE}/events", {"GET"}),
         (f"{ISSUE}/run-next-step", {"POST"}),
+        ("/api/github/webhook", {"POST"}),
         (RUN, {"GET"}),
         ("/api/health", {"GET"}),
     ],

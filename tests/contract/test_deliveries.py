@@ -211,6 +211,7 @@ def test_an_issue_that_goes_on_by_itself_on_hold_or_at_its_end_is_left_alone(ste
     [
         (URL, True),
         ("https://github.com/OCTO/Hello/pull/7/", True),
+        ("https://github.com/octo/hello/pull/7?diff=split#discussion_r1", True),
         ("https://github.example.com/octo/hello/pull/7", True),
         ("https://github.com/octo/hello/pull/77", False),
         ("https://github.com/octo/hello2/pull/7", False),
@@ -306,3 +307,27 @@ def test_no_more_is_looked_at_and_queued_than_there_is_a_limit_for(
 def test_what_is_no_delivery_fails_so_that_it_comes_to_the_dead_letters(steps: Steps, message: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError, match="none of ours"):
         steps.work(message)
+
+
+def test_four_eyes_are_those_of_people_when_github_let_the_issue_go_on(steps: Steps) -> None:
+    """Who approved on GitHub is nobody here: the run is GitHub's; who registered the issue is still who did."""
+    steps.folder.joinpath("pull.toml").write_text(
+        LOOP.replace("protected_facts", "auto_advance = true\nprotected_facts").replace(
+            'from = ["READY"]\nto = "MERGED"\nexecutor = { kind = "lambda", function = "github" }',
+            'from = ["READY"]\nto = "MERGED"\nexecutor = { kind = "approval", four_eyes = true }',
+        )
+    )
+    steps.register("pull", prUrl=URL)
+    steps.work(of().message())
+    settle(steps)
+    steps.let_be_due()
+    steps.work(steps.sent.all[-1][0])
+    assert [(run["actor"], run["blocker_code"]) for run in steps.runs()] == [
+        ("github", None),
+        ("github", "APPROVAL_REQUIRED"),
+    ]
+    version = steps.issue()["version"]
+    for actor, status in (("ann", 403), ("bob", 200)):
+        path, headers = "/api/loop/issues/A-1/approvals", {"if-match": f'"{version}"'}
+        answer = steps.client("POST", path, {"decision": "approved"}, actor, headers=headers)
+        assert answer.status == status, answer.text

@@ -15,7 +15,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tests.conftest import ROOT, create_database, drop_database
 from tests.e2e.emulator import HOST, Emulator
-from tests.sample_events import read
+from tests.e2e.services import Services
+from tests.sample_events import GIVEN, SECRET, read
 from tools.build.sam import Artifact, build
 from tools.local.settings import PASSWORD_IN_URL
 from tools.local.template import load_functions
@@ -36,11 +37,19 @@ class Functions:
     def __init__(
         self, artifact: Artifact, database_url: str, started: ExitStack, timeouts: Mapping[str, int] | None = None
     ) -> None:
-        functions = load_functions(artifact.template, {"Architecture": artifact.architecture})
+        self.services = started.enter_context(Services({"github-webhook": SECRET}))
+        parameters = {**GIVEN, **self.services.queue_urls, "Architecture": artifact.architecture}
         local = {**PASSWORD_IN_URL, "DATABASE_URL": database_url}
         self._functions = {
-            name: replace(function, environment={**function.environment, **local})
-            for name, function in functions.items()
+            name: replace(
+                function,
+                environment={
+                    **function.environment,
+                    **self.services.environment,
+                    **(local if "DATABASE_URL" in function.environment else {}),
+                },
+            )
+            for name, function in load_functions(artifact.template, parameters).items()
         }
         self._timeouts = timeouts or {}
         self._started = started

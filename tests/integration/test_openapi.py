@@ -15,6 +15,7 @@ import pytest
 
 from loop_runner import errors
 from tests.conftest import ROOT, create_database, drop_database
+from tests.sample_events import GIVEN, SECRET
 from tools.local.stack import Stack
 from tools.local.template import load_functions
 from tools.openapi.__main__ import FILE, text
@@ -58,7 +59,7 @@ def test_the_file_is_what_the_code_makes() -> None:
 
 
 def test_each_route_of_the_template_is_an_operation_and_each_operation_a_route() -> None:
-    functions = load_functions(ROOT / "template.yaml")
+    functions = load_functions(ROOT / "template.yaml", GIVEN)
     keys = {route.key for function in functions.values() for route in function.routes}
     assert {f"{method} {path}" for method, path in OPERATIONS} == keys - NO_OPERATION
 
@@ -91,9 +92,10 @@ def test_each_error_of_the_contract_is_an_answer_of_an_operation() -> None:
     assert {(each.status, each.code) for each in classes if each.code not in internal | no_operations} == documented
 
 
-def test_open_are_health_and_the_console_only() -> None:
+def test_open_are_health_the_console_and_what_github_signs() -> None:
     is_open = {key for key, operation in OPERATIONS.items() if operation.get("security") == []}
-    assert is_open == {("GET", "/api/health"), ("GET", "/console"), ("GET", "/console/{file}")}
+    github = ("POST", "/api/github/webhook")
+    assert is_open == {("GET", "/api/health"), ("GET", "/console"), ("GET", "/console/{file}"), github}
 
 
 def test_references_lead_somewhere_and_every_component_is_used() -> None:
@@ -110,7 +112,8 @@ def test_schemathesis_finds_no_answer_that_is_not_in_the_document(
 ) -> None:
     """No 500, no undocumented status, header or type, no answer that is not of its schema, no bad request accepted."""
     url = create_database(server_url, migrated_template)
-    with Stack(port=0, database_url=url, environment={"PATH": os.environ["PATH"]}) as stack:
+    environment = {"PATH": os.environ["PATH"], "GITHUB_WEBHOOK_SECRET": SECRET}
+    with Stack(port=0, database_url=url, environment=environment) as stack:
         done = subprocess.run(
             [
                 str(Path(sys.executable).with_name("schemathesis")), "run", str(FILE),

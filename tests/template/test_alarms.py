@@ -10,7 +10,7 @@ import pytest
 
 from loop_runner.metrics import Metric
 from tests.conftest import ROOT
-from tests.template.deployment import PROXY, TOPIC, Deployment
+from tests.template.deployment import PROXY, TOPIC, WEBHOOK, Deployment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,7 @@ def test_alarms_go_to_the_topic_where_there_is_one_and_silence_is_no_alarm(deplo
         assert each["AlarmDescription"]
 
 
-@pytest.mark.parametrize("name", sorted(alarms(Deployment(PROXY, TOPIC))))
+@pytest.mark.parametrize("name", sorted(alarms(Deployment(PROXY, TOPIC, WEBHOOK))))
 def test_operations_says_what_to_do_about_each_alarm(name: str) -> None:
     rows = re.findall(r"^\| ([\w, ]+?) \|", OPERATIONS.partition("## Alarms")[2], re.MULTILINE)
     assert name.removesuffix("Alarm") in {each for row in rows for each in row.split(", ")}
@@ -123,6 +123,7 @@ def test_outputs_say_where_to_go_next(deployment: Deployment) -> None:
     made = {"DatabaseEndpoint", "DatabaseResource", "MasterSecretArn"}
     expected = {"ApiUrl", "ConsoleUrl", "MigrateFunctionName", "LogGroupName", "DashboardUrl", "DeadLettersUrl"}
     expected |= {"FunctionSecurityGroupId"} | (made if deployment.of("AWS::RDS::DBCluster") else set())
+    expected |= {"GithubWebhookUrl"} if "GithubWebhookRoute" in deployment.resources else set()
     assert set(deployment.outputs) == expected
     assert all(each["Description"] for each in deployment.outputs.values())
     assert deployment.text(deployment.outputs["ConsoleUrl"]["Value"]) == "LoopApi.ApiEndpoint/console"

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from functions.github_webhook import app as github_webhook
 from functions.loop_api import app as loop_api
 from functions.run_next_step import app as run_next_step
 from tests.conftest import ROOT
-from tests.template.deployment import BOUNDARY, ORIGIN, SOURCE, TOKENS, Deployment
+from tests.template.deployment import BOUNDARY, ORIGIN, OUTSIDE, SOURCE, TOKENS, WEBHOOK, Deployment
 
 if TYPE_CHECKING:
     from loop_runner.http import Api
 
 DOCUMENT = json.loads((ROOT / "docs/openapi.json").read_text())
 OPERATIONS = {f"{method.upper()} {path}" for path, item in DOCUMENT["paths"].items() for method in item}
-OPEN = {"GET /api/health", "GET /console", "GET /console/{file}"}
+WEBHOOK_ROUTE = "POST /api/github/webhook"
+OPEN = {"GET /api/health", "GET /console", "GET /console/{file}", WEBHOOK_ROUTE}
 TOLD_BY_STEPS = {"POST /api/loop/runs/{runId}/result", "POST /api/loop/runs/{runId}/heartbeat"}
 APPROVE = {"POST /api/loop/issues/{issueId}/approvals"}
 OPERATE = {
@@ -32,7 +34,11 @@ RUN = {
     "PUT /api/loop/issues/{issueId}",
     "PATCH /api/loop/issues/{issueId}",
 }
-API: dict[str, Api] = {"LoopApiFunction": loop_api.api, "RunNextStepFunction": run_next_step.api}
+API: dict[str, Api] = {
+    "LoopApiFunction": loop_api.api,
+    "RunNextStepFunction": run_next_step.api,
+    "GithubWebhookFunction": github_webhook.api,
+}
 
 
 def routes(deployment: Deployment) -> dict[str, Any]:
@@ -43,13 +49,18 @@ def routes(deployment: Deployment) -> dict[str, Any]:
     return keyed
 
 
+def missing(deployment: Deployment) -> set[str]:
+    """The route that there is not, where no secret is given."""
+    return set() if OUTSIDE & deployment.resources.keys() else {WEBHOOK_ROUTE}
+
+
 def function_of(deployment: Deployment, route: dict[str, Any]) -> str:
     integration = deployment.text(route["Target"]).removeprefix("integrations/")
     return str(deployment[integration]["IntegrationUri"]["Fn::GetAtt"][0])
 
 
 def test_each_operation_of_the_contract_is_a_route_and_each_route_an_operation(deployment: Deployment) -> None:
-    assert set(routes(deployment)) - {"$default"} == OPERATIONS
+    assert set(routes(deployment)) - {"$default"} == OPERATIONS - missing(deployment)
 
 
 def test_each_route_is_wired_to_the_function_that_serves_it(deployment: Deployment) -> None:
@@ -57,27 +68,27 @@ def test_each_route_is_wired_to_the_function_that_serves_it(deployment: Deployme
         f"{route.method} {route.path}": name
         for name, api in API.items()
         for route in api.routes
-        if route.handler is not None
+        if route.handler is not None and name in deployment.resources
     }
     wired = {key: function_of(deployment, route) for key, route in routes(deployment).items()}
     assert wired == served | ({"$default": "LoopApiFunction"} if "$default" in wired else {})
 
 
-def test_api_and_nobody_else_may_invoke_the_two_functions(deployment: Deployment) -> None:
+def test_api_and_nobody_else_may_invoke_its_functions(deployment: Deployment) -> None:
     permissions = deployment.of("AWS::Lambda::Permission").values()
     allowed = {
         each["FunctionName"]["Ref"]: {**each, "SourceArn": deployment.text(each["SourceArn"])} for each in permissions
     }
-    assert set(allowed) == set(API)
+    assert set(allowed) == API.keys() & deployment.resources.keys()
     for each in allowed.values():
         assert (each["Action"], each["Principal"]) == ("lambda:InvokeFunction", "apigateway.amazonaws.com")
         assert each["SourceArn"] == "arn:aws:execute-api:us-east-1:123456789012:LoopApi/*"
         assert each["SourceAccount"] == {"Ref": "AWS::AccountId"}
 
 
-def test_health_and_the_consoles_files_are_open_and_nothing_else(deployment: Deployment) -> None:
+def test_health_the_consoles_files_and_what_github_signs_are_open_and_nothing_else(deployment: Deployment) -> None:
     kinds = {key: route["AuthorizationType"] for key, route in routes(deployment).items()}
-    assert {key for key, kind in kinds.items() if kind == "NONE"} == OPEN
+    assert {key for key, kind in kinds.items() if kind == "NONE"} == OPEN - missing(deployment)
     opened = {f"{route.method} {route.path}" for api in API.values() for route in api.routes if route.is_open}
     assert opened == OPEN, "what the functions take for open"
 
@@ -108,6 +119,14 @@ def test_with_an_issuer_each_route_asks_for_a_token_with_the_scope_of_its_group(
         assert key.startswith("GET ") or key == "$default" or key in scopes, "writing needs more than read"
 
 
+def test_what_github_signs_has_a_rate_of_its_own() -> None:
+    """Whoever floods the open route leaves callers theirs; API Gateway wants the route before its settings."""
+    stage = Deployment(WEBHOOK)["LoopApiStage"]
+    assert stage["RouteSettings"] == {WEBHOOK_ROUTE: {"ThrottlingRateLimit": 50, "ThrottlingBurstLimit": 100}}
+    assert "GithubWebhookRoute" in json.dumps(stage["Description"])
+    assert "RouteSettings" not in Deployment()["LoopApiStage"]
+
+
 @pytest.mark.parametrize("callers", [{}, TOKENS])
 def test_step_functions_tell_outcomes_with_iam_whoever_the_others_are(callers: dict[str, str]) -> None:
     told = {key: route for key, route in routes(Deployment(callers)).items() if key in TOLD_BY_STEPS}
@@ -130,8 +149,8 @@ def test_no_page_of_another_origin_may_call_unless_one_is_given(deployment: Depl
 def test_browser_may_send_and_read_the_headers_of_the_contract() -> None:
     cors = Deployment(ORIGIN)["LoopApi"]["CorsConfiguration"]
     taken, told = set(), set()
-    for item in DOCUMENT["paths"].values():
-        for operation in item.values():
+    for path, item in DOCUMENT["paths"].items():
+        for operation in item.values() if path != "/api/github/webhook" else ():  # GitHub is no browser
             parameters = [resolved(parameter) for parameter in operation.get("parameters", [])]
             taken |= {each["name"].lower() for each in parameters if each["in"] == "header"}
             for answer in operation["responses"].values():

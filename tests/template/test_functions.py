@@ -17,9 +17,11 @@ from tests.template.deployment import (
     GIVEN_DATABASE,
     GIVEN_VPC,
     KEY,
+    OUTSIDE,
     PROXY,
     RESERVED,
     RESERVED_TOO,
+    WEBHOOK,
     Deployment,
     translated,
 )
@@ -27,7 +29,7 @@ from tests.template.deployment import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FOLDERS = {
+FOLDERS = {  # of those that work on the ledger
     "RunNextStepFunction": "run_next_step",
     "LoopApiFunction": "loop_api",
     "RunWorkerFunction": "run_worker",
@@ -207,6 +209,18 @@ def test_answer_to_cloudformation_has_its_way_until_the_stack_is_gone(deployment
 
 
 def test_environment_is_encrypted_with_the_users_key_where_there_is_one() -> None:
-    for function in FOLDERS:
-        assert "KmsKeyArn" not in Deployment()[function]
-        assert Deployment(KEY)[function]["KmsKeyArn"] == {"Ref": "KmsKeyArn"}
+    for function in FOLDERS.keys() | OUTSIDE:
+        assert "KmsKeyArn" not in Deployment(WEBHOOK)[function]
+        assert Deployment(WEBHOOK, KEY)[function]["KmsKeyArn"] == {"Ref": "KmsKeyArn"}
+
+
+def test_function_of_the_webhook_knows_its_secret_and_the_queue_and_no_database() -> None:
+    deployment = Deployment(WEBHOOK)
+    assert variables(deployment, "GithubWebhookFunction") == {
+        "GITHUB_WEBHOOK_SECRET_ARN": WEBHOOK["GithubWebhookSecretArn"],
+        "RUN_QUEUE_URL": deployment.text({"Ref": "RunQueue"}),
+        "POWERTOOLS_METRICS_NAMESPACE": "LoopRunner/local",
+        "POWERTOOLS_SERVICE_NAME": "github-webhook",
+    }
+    assert deployment["GithubWebhookFunction"]["Timeout"] < 10, "GitHub waits no longer"
+    assert not {name for name in Deployment().resources if "Webhook" in name}

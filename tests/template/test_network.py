@@ -15,6 +15,7 @@ from tests.template.deployment import (
     GIVEN_VPC,
     KEY,
     OPENED_DATABASE,
+    OUTSIDE,
     PROXY,
     Deployment,
 )
@@ -66,8 +67,9 @@ def test_security_groups_admit_functions_and_the_proxy_and_nobody_else(deploymen
         port = 443 if group == "EndpointSecurityGroup" else deployment.text({"Ref": "DatabasePort"})
         assert rule["IpProtocol"] == "tcp"
         assert [deployment.text(rule[end]) for end in ("FromPort", "ToPort")] == [port, port]
-    for function in deployment.of("AWS::Lambda::Function").values():
-        assert deployment.text(function["VpcConfig"]["SecurityGroupIds"]) == [functions]
+    for name, function in deployment.of("AWS::Lambda::Function").items():
+        if name not in OUTSIDE:
+            assert deployment.text(function["VpcConfig"]["SecurityGroupIds"]) == [functions]
 
 
 def test_whatever_is_in_a_vpc_is_in_the_one_of_the_deployment(deployment: Deployment) -> None:
@@ -75,7 +77,9 @@ def test_whatever_is_in_a_vpc_is_in_the_one_of_the_deployment(deployment: Deploy
     subnets = ["SubnetA", "SubnetB"] if vpc == "Vpc" else GIVEN_VPC["SubnetIds"].split(",")
     for properties in deployment.of("AWS::EC2::SecurityGroup", "AWS::EC2::VPCEndpoint").values():
         assert deployment.text(properties["VpcId"]) == vpc
-    placed = [each["VpcConfig"]["SubnetIds"] for each in deployment.of("AWS::Lambda::Function").values()]
+    inside = {name: each for name, each in deployment.of("AWS::Lambda::Function").items() if name not in OUTSIDE}
+    assert not any("VpcConfig" in deployment[name] for name in OUTSIDE & deployment.resources.keys())
+    placed = [each["VpcConfig"]["SubnetIds"] for each in inside.values()]
     placed += [each["SubnetIds"] for each in deployment.of("AWS::RDS::DBSubnetGroup").values()]
     placed += [each["VpcSubnetIds"] for each in deployment.of("AWS::RDS::DBProxy").values()]
     interfaces = [e for e in deployment.of("AWS::EC2::VPCEndpoint").values() if e["VpcEndpointType"] == "Interface"]

@@ -13,14 +13,18 @@ import pytest
 from moto import mock_aws
 from psycopg.conninfo import conninfo_to_dict
 
+from functions.github_webhook import app as github_webhook
 from functions.migrate import app as migrate
 from functions.run_sweeper import app as run_sweeper
 from functions.run_worker import app as run_worker
 from loop_runner import aws
 from loop_runner.errors import MigrationError
+from loop_runner.http import Api
+from loop_runner.secret import Secret
 from loop_runner.services import Services
 from tests.conftest import MIGRATIONS, Client, Context
-from tests.template.deployment import KEY, PROXY, SHAPES, Deployment
+from tests.sample_events import SECRET, read
+from tests.template.deployment import KEY, OUTSIDE, PROXY, SHAPES, WEBHOOK, Deployment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -112,7 +116,7 @@ def functions(deployment: Deployment) -> dict[str, Role]:
 
 def test_each_function_has_a_role_of_its_own_that_lambda_alone_takes_on(deployment: Deployment) -> None:
     names = [each["Role"]["Fn::GetAtt"][0] for each in deployment.of("AWS::Lambda::Function").values()]
-    assert len(set(names)) == len(names) == len(FUNCTIONS)
+    assert len(set(names)) == len(names) == len(FUNCTIONS | OUTSIDE & deployment.resources.keys())
     for each in functions(deployment).values():
         assert each.trusts == {
             "Effect": "Allow",
@@ -132,7 +136,10 @@ def test_no_action_is_a_pattern_and_no_resource_but_that_of_network_interfaces(d
 
 
 def test_network_interfaces_are_lambdas_to_make_and_not_the_codes(deployment: Deployment) -> None:
-    for each in functions(deployment).values():
+    for name, each in functions(deployment).items():
+        if name in OUTSIDE:
+            assert (each.denies, NETWORK & each.actions()) == ([], set()), "it is in no VPC"
+            continue
         (denial,) = each.denies
         assert set(denial["Action"]) == NETWORK == {right.action for right in each.allows if right.resource == "*"}
         assert denial["Resource"] == "*"
@@ -152,6 +159,9 @@ def test_each_function_connects_as_one_user_of_one_database_the_one_of_its_url(d
     proxied = deployment.of("AWS::RDS::DBProxy")
     database = "cluster-MADE" if deployment.of("AWS::RDS::DBCluster") else "cluster-GIVEN"
     for name, each in functions(deployment).items():
+        if name in OUTSIDE:
+            assert not each.of("rds-db:connect")
+            continue
         url = conninfo_to_dict(deployment.text(deployment[name]["Environment"]["Variables"]["DATABASE_URL"]))
         user = "loop_owner" if name == "MigrateFunction" else "loop_app"
         resource = "prx-MADE" if proxied and user == "loop_app" else database
@@ -196,7 +206,7 @@ def test_schedule_may_invoke_the_sweeper() -> None:
 
 
 def test_key_of_the_users_own_may_be_used_by_those_who_read_and_send_and_no_other_right_is_added() -> None:
-    plain, keyed = functions(Deployment()), functions(Deployment(KEY))
+    plain, keyed = functions(Deployment(WEBHOOK)), functions(Deployment(WEBHOOK, KEY))
     for name, each in keyed.items():
         added = each.allows - plain[name].allows
         actions = {"kms:Decrypt"} if name == "MigrateFunction" else {"kms:Decrypt", "kms:GenerateDataKey"}
@@ -260,6 +270,7 @@ class Stage:
         self.services = Services(
             replace(settings, loops_dir=folder, run_queue_url=queue_url, step_function_prefix="loop-step-")
         )
+        boto3.client("secretsmanager").create_secret(Name=WEBHOOK["GithubWebhookSecretArn"], SecretString=SECRET)
         self.client, self.sql, self.monkeypatch = Client(self.services), sql, monkeypatch
         self.called: set[Called] = set()
         boto3.setup_default_session()
@@ -341,6 +352,16 @@ def sweep_a_lost_message(on: Stage) -> None:
     run_sweeper.handler({}, Context())  # type: ignore[arg-type]
 
 
+def take_a_delivery(on: Stage) -> None:
+    secret_id = WEBHOOK["GithubWebhookSecretArn"]
+    on.monkeypatch.setattr(github_webhook, "secret", lambda: Secret(secret_id))
+    on.called.clear()
+    api = Api(lambda: on.services)
+    api.routes = github_webhook.api.routes
+    answer = api.handle(read("github-webhook-take-delivery.json"), Context())  # type: ignore[arg-type]
+    assert answer["statusCode"] == 202, answer
+
+
 def make_roles_and_apply(on: Stage) -> None:
     arn = Deployment()["MigrateFunction"]["Environment"]["Variables"]["MASTER_SECRET_ARN"]
     on.monkeypatch.setenv("DATABASE_URL", on.services.settings.database_url)
@@ -358,6 +379,7 @@ DOES: dict[str, list[Callable[[Stage], None]]] = {
     "RunWorkerFunction": [work_on_a_queued_run],
     "RunSweeperFunction": [sweep_a_lost_message],
     "MigrateFunction": [make_roles_and_apply],
+    "GithubWebhookFunction": [take_a_delivery],
 }
 POLLING = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
 """Lambda takes messages from the queue as the function's role."""
@@ -370,12 +392,13 @@ def test_what_a_function_calls_its_role_allows_and_nothing_else(function: str, s
         does(stage)
         called |= stage.called
     for name, shape in SHAPES.items():
-        deployment = Deployment(*shape)
+        deployment = Deployment(*shape, WEBHOOK)
         role = role_of(deployment, function)
         if function != "MigrateFunction" or deployment.of("AWS::RDS::DBCluster"):  # another one has no secret
             assert {call for call in called if not role.may(*call)} == set(), name
     infrastructure = NETWORK | LOG | {"rds-db:connect"} | (POLLING if function == "RunWorkerFunction" else set())
-    assert role_of(Deployment(), function).actions() == {call.action for call in called} | infrastructure
+    infrastructure = LOG if function in OUTSIDE else infrastructure
+    assert role_of(Deployment(WEBHOOK), function).actions() == {call.action for call in called} | infrastructure
 
 
 def test_worker_takes_messages_from_its_queue_alone(deployment: Deployment) -> None:

@@ -41,6 +41,7 @@ class LocalSettings:
     loops: Path
     steps: Path
     trust_actor_header: str
+    github_webhook_secret: str | None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], root: Path) -> LocalSettings:
@@ -58,6 +59,7 @@ class LocalSettings:
             loops=loops,
             steps=steps,
             trust_actor_header=environment.get("TRUST_ACTOR_HEADER") or "1",
+            github_webhook_secret=environment.get("GITHUB_WEBHOOK_SECRET") or None,
         )
 
 

@@ -21,7 +21,7 @@ import uvicorn
 from tools.local.client import request
 from tools.local.deliveries import deliver_all
 from tools.local.gateway import Gateway
-from tools.local.intrinsics import ACCOUNT
+from tools.local.intrinsics import ACCOUNT, secret_arn
 from tools.local.postgres import Server
 from tools.local.queues import make_queues
 from tools.local.roles import app_url
@@ -141,6 +141,12 @@ class Stack:
         """What only this function gets: the migrate function owns the schema."""
         return {"DATABASE_URL": self.database_url} if function == _MIGRATE else {}
 
+    def _secret_parameters(self) -> dict[str, str]:
+        """Keep the secrets that the environment gives; the parameters of the template that name them."""
+        given = {"GithubWebhookSecretArn": self._settings.github_webhook_secret}
+        self.secrets |= {name: text for name, text in given.items() if text}
+        return {name: secret_arn(name) for name, text in given.items() if text}
+
     def _server(self) -> Server:
         return Server(folder=self._data_folder, progress=self._progress)
 
@@ -149,7 +155,7 @@ class Stack:
         template = self._root / "template.yaml"
         queues = make_queues(load_queues(template))
         urls = {name: f"{self.url}/{ACCOUNT}/{name}" for name in queues}
-        self.functions = load_functions(template, urls | {"StepFunctionPrefix": ""})
+        self.functions = load_functions(template, urls | {"StepFunctionPrefix": ""} | self._secret_parameters())
         steps = step_functions(self._settings.steps, self._settings.loops)
         if both := steps.keys() & self.functions.keys():
             raise StackError(f"{self._settings.steps}: {min(both)} is the name of a function of template.yaml")
@@ -164,7 +170,12 @@ class Stack:
             "TRUST_ACTOR_HEADER": self._settings.trust_actor_header,
         }
         environments = {
-            name: {**inherited, **function.environment, **local, **self._own(name)}
+            name: {
+                **inherited,
+                **function.environment,
+                **(local if "DATABASE_URL" in function.environment else {}),
+                **self._own(name),
+            }
             for name, function in self.functions.items()
         }
         self.world = self._world_folder or Path(

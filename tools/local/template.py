@@ -244,7 +244,9 @@ class _Reader:
                 resolved = self._intrinsics.resolve(value, where)
                 if isinstance(resolved, dict | list):
                     raise TemplateError(f"{where} is not a text")
-                if resolved is not None:
+                if resolved is None:  # AWS::NoValue takes one of the globals away
+                    variables.pop(key, None)
+                else:
                     variables[key] = str(resolved).lower() if isinstance(resolved, bool) else str(resolved)
         return variables
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic.json_schema import models_json_schema
 
+from functions.github_webhook import app as github_webhook
 from functions.loop_api import app as loop_api
 from functions.run_next_step import app as run_next_step
 from loop_runner.contract import ISSUE_ID, ErrorAnswer, RunNextStepResponse
@@ -106,6 +107,27 @@ _PARAMETERS: Final[Mapping[str, Json]] = {
         "schema": {"type": "string"},
         "example": "respond-async",
     },
+    "X-GitHub-Event": {
+        "in": "header",
+        "required": True,
+        "description": "What has happened: the event's name",
+        "schema": {"type": "string", "pattern": "^[a-z_]{1,64}$"},
+        "example": "pull_request_review",
+    },
+    "X-GitHub-Delivery": {
+        "in": "header",
+        "required": True,
+        "description": "The delivery's id, the same when GitHub sends it again",
+        "schema": {"type": "string", "format": "uuid"},
+        "example": str(examples.DELIVERY_ID),
+    },
+    "X-Hub-Signature-256": {
+        "in": "header",
+        "required": True,
+        "description": "`sha256=` and the HMAC of the body as it is with the webhook's secret, in hex",
+        "schema": {"type": "string"},
+        "example": f"sha256={'0' * 64}",
+    },
     "x-request-id": {
         "in": "header",
         "description": "Kept as the request's id if it is a UUID, else replaced",
@@ -150,6 +172,7 @@ _TAGS: Final = {
     "issues": "What is driven through loops",
     "runs": "The record of what was executed",
     "loops": "Definitions and statistics",
+    "github": "What GitHub tells",
     "system": "Health, this document, the run console",
 }
 
@@ -193,7 +216,7 @@ def document() -> Json:
 
 def _routes() -> Iterator[Route]:
     """The routes of all functions."""
-    for api in (run_next_step.api, loop_api.api):
+    for api in (run_next_step.api, loop_api.api, github_webhook.api):
         yield from (route for route in api.routes if route.handler)
 
 
@@ -246,7 +269,7 @@ def _parameter(name: str, route: Route) -> Json:
 
 
 def _tag(path: str) -> str:
-    part = path.removeprefix("/api/loop/").split("/")[0]
+    part = path.removeprefix("/api/").removeprefix("loop/").split("/")[0]
     return part if part in _TAGS else "loops" if part == "stats" else "system"
 
 

@@ -47,6 +47,7 @@ Json = dict[str, Any]
 ISSUE_ID: Final = "AFU9-123"
 RUN_ID: Final = UUID("01a20b7d-054d-7c54-a982-de8e7344bfb2")
 STEP_ID: Final = UUID("5c0f7a52-93a3-4f0e-8c2c-1f3f5a0a9d11")
+DELIVERY_ID: Final = UUID("72d3162e-cc78-11e3-81ab-4c9367dc0958")
 REQUEST_ID: Final = UUID("3f0c5b1e-7a52-4b8e-9d57-0c2b8a6f1d34")
 AT: Final = datetime(2026, 11, 24, 2, 57, 52, 462181, tzinfo=UTC)
 
@@ -164,6 +165,9 @@ _STATS: Final = stats.Stats.model_validate(
 )
 
 _ANSWERS: Final[dict[type, Answer | Row]] = {
+    contract.DeliveryAnswer: contract.DeliveryAnswer(
+        request_id=REQUEST_ID, delivery=DELIVERY_ID, event="pull_request_review", passed_on=True
+    ),
     answers.HealthAnswer: answers.HealthAnswer(),
     answers.DeepHealthAnswer: answers.DeepHealthAnswer(
         database=DatabaseHealth(server_version="17.6", now=AT, migration=96)
@@ -184,6 +188,14 @@ _ANSWERS: Final[dict[type, Answer | Row]] = {
 _BODIES: Final[dict[type, dict[str, Json]]] = {
     contract.RunNextStepRequest: {"execute": {}, "dryRun": {"mode": "dryRun"}},
     contract.RegisterIssueRequest: {"register": {"loop": _LOOP.name, "facts": _ISSUE.facts}},
+    contract.DeliveryPayload: {
+        "review": {
+            "action": "submitted",
+            "review": {"state": "approved"},
+            "pull_request": {"number": 7},
+            "repository": {"id": 1296269, "full_name": "acme/shop"},
+        }
+    },
     contract.FactsPatch: {"set": {"draft": {"committed": True, "status": "valid"}}, "remove": {"draft": None}},
     contract.ReasonRequest: {"reason": {"reason": "freeze until Monday"}},
     contract.StateRequest: {"state": {"state": "CREATED", "reason": "begin again"}},

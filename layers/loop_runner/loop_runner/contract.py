@@ -122,6 +122,20 @@ class StateRequest(RequestBody):
     reason: Reason
 
 
+class DeliveryPayload(RootModel[Json]):
+    """What GitHub says has happened: https://docs.github.com/en/webhooks/webhook-events-and-payloads."""
+
+
+class DeliveryAnswer(Answer):
+    """What became of a delivery of GitHub's webhook; ``passedOn``: to the issues that wait for its pull requests."""
+
+    schema_version: Literal["loop.githubWebhook.v1"] = "loop.githubWebhook.v1"
+    request_id: UUID
+    delivery: UUID
+    event: str
+    passed_on: bool
+
+
 class StepExecuted(Answer):
     """The step that the run executed."""
 

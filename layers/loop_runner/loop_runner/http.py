@@ -242,7 +242,7 @@ class Api:
         else:
             identity = identify(request, headers_of(event), self.services.settings)
         if route is None or match is None or route.handler is None:
-            _raise_no_route(method, sorted({route.method for route, _ in matches}))
+            _raise_no_route(method, sorted({route.method for route, _ in matches} - {method}))
         if is_default:  # API Gateway has read the path otherwise, and asked for the rights of no route
             raise NotFoundError("there is nothing at this path as it is spelled: write it without percent-encoding")
         call = Call(event, context, self.services, identity, request_id, match.groupdict())
@@ -276,13 +276,13 @@ def _mapping(value: object) -> Mapping[Any, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def body_of(event: Mapping[str, Any]) -> bytes:
-    """The body's bytes. InvalidRequestError for invalid base64, PayloadTooLargeError over 64 KiB."""
+def body_of(event: Mapping[str, Any], max_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """The body's bytes. InvalidRequestError for invalid base64, PayloadTooLargeError over so many, 64 KiB mostly."""
     body = event.get("body") or ""
     if not isinstance(body, str):
         raise InvalidRequestError("the event's body must be text")
-    if len(body) > MAX_BODY_BYTES * 2:
-        raise _too_large()
+    if len(body) > max_bytes * 2:
+        raise _too_large(max_bytes)
     if event.get("isBase64Encoded"):
         try:
             content = base64.b64decode(body, validate=True)
@@ -293,13 +293,13 @@ def body_of(event: Mapping[str, Any]) -> bytes:
             content = body.encode()
         except UnicodeEncodeError:
             raise InvalidRequestError("the body is not valid UTF-8") from None
-    if len(content) > MAX_BODY_BYTES:
-        raise _too_large()
+    if len(content) > max_bytes:
+        raise _too_large(max_bytes)
     return content
 
 
-def _too_large() -> PayloadTooLargeError:
-    return PayloadTooLargeError(f"the body is larger than {MAX_BODY_BYTES} bytes")
+def _too_large(max_bytes: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"the body is larger than {max_bytes} bytes")
 
 
 def _request_id(event: Mapping[str, Any]) -> UUID:
