@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import psycopg
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    import psycopg
 
 _QUOTES_VALUES: Final = "22"
 """Class of SQLSTATEs, data exceptions, whose primary message quotes what was wrong (PostgreSQL, appendix A)."""
@@ -21,6 +22,8 @@ class _Formatter(LambdaPowertoolsFormatter):
     def formatException(  # noqa: N802  logging's own
         self, exc_info: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
     ) -> str:
+        import psycopg  # noqa: PLC0415  a tenth of a second that functions without a database need not spend
+
         text: str = super().formatException(exc_info)
         error = exc_info[1]
         while error is not None:
@@ -32,6 +35,8 @@ class _Formatter(LambdaPowertoolsFormatter):
 
 def _without_values(error: psycopg.Error) -> str:
     """What libpq says of a connection as it is; of what a server says neither detail nor context; else nothing."""
+    import psycopg  # noqa: PLC0415
+
     if error.sqlstate is None:
         return str(error) if isinstance(error, psycopg.OperationalError) else "(not shown: it may quote the URL)"
     quotes = error.sqlstate.startswith(_QUOTES_VALUES)
