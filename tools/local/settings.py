@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tools.local.intrinsics import REGION
+from tools.local.intrinsics import REGION, secret_arn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,17 @@ _PASSED: Final = frozenset(
 )  # fmt: skip
 _PASSED_PREFIXES: Final = ("AWS_ENDPOINT_URL", "COVERAGE_PROCESS_")
 _CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_SECRETS: Final = {"GITHUB_TOKEN": "GithubSecretArn", "GITHUB_WEBHOOK_SECRET": "GithubWebhookSecretArn"}
+"""Variables with a secret's text, and the parameter that has its ARN."""
+
+_PARAMETERS: Final = {
+    "GITHUB_API_URL": "GithubApiUrl",
+    "GITHUB_ENVIRONMENT": "GithubEnvironment",
+    "GITHUB_MERGE_METHOD": "GithubMergeMethod",
+    "GITHUB_REPOSITORIES": "GithubRepositories",
+}
+"""Variables that stand for parameters of the template."""
+
 _CALLED_SERVICES: Final = ("LAMBDA", "SECRETS_MANAGER", "SQS")
 
 
@@ -41,7 +52,10 @@ class LocalSettings:
     loops: Path
     steps: Path
     trust_actor_header: str
-    github_webhook_secret: str | None
+    secrets: Mapping[str, str]
+    """Texts of secrets by name."""
+    parameters: Mapping[str, str]
+    """Of the template, where they are not its defaults."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], root: Path) -> LocalSettings:
@@ -59,7 +73,9 @@ class LocalSettings:
             loops=loops,
             steps=steps,
             trust_actor_header=environment.get("TRUST_ACTOR_HEADER") or "1",
-            github_webhook_secret=environment.get("GITHUB_WEBHOOK_SECRET") or None,
+            secrets={name: environment[name] for name in _SECRETS if environment.get(name)},
+            parameters={of: secret_arn(name) for name, of in _SECRETS.items() if environment.get(name)}
+            | {of: environment[name] for name, of in _PARAMETERS.items() if environment.get(name)},
         )
 
 

@@ -21,7 +21,7 @@ import uvicorn
 from tools.local.client import request
 from tools.local.deliveries import deliver_all
 from tools.local.gateway import Gateway
-from tools.local.intrinsics import ACCOUNT, secret_arn
+from tools.local.intrinsics import ACCOUNT
 from tools.local.postgres import Server
 from tools.local.queues import make_queues
 from tools.local.roles import app_url
@@ -99,7 +99,7 @@ class Stack:
         """The embedded server, where no database was given."""
         self.functions: Mapping[str, Function] = {}
         """The template's functions by logical id."""
-        self.secrets: dict[str, str] = {}
+        self.secrets = dict(self._settings.secrets)
         """What functions read from Secrets Manager, by the secret's name; another text is what rotates it."""
         self.world = Path()
         """What step functions get as WORLD_DIR."""
@@ -137,15 +137,16 @@ class Stack:
 
     # ------------------------------------------------------------------------------------------------ start
 
-    def _own(self, function: str) -> dict[str, str]:
-        """What only this function gets: the migrate function owns the schema."""
-        return {"DATABASE_URL": self.database_url} if function == _MIGRATE else {}
-
-    def _secret_parameters(self) -> dict[str, str]:
-        """Keep the secrets that the environment gives; the parameters of the template that name them."""
-        given = {"GithubWebhookSecretArn": self._settings.github_webhook_secret}
-        self.secrets |= {name: text for name, text in given.items() if text}
-        return {name: secret_arn(name) for name, text in given.items() if text}
+    def _with_database(self, function: str) -> dict[str, str]:
+        """What functions with a database get in the place of what the template says; migrate owns the schema."""
+        return {
+            **PASSWORD_IN_URL,
+            "DATABASE_URL": self.database_url if function == _MIGRATE else self._app_url,
+            "LOOPS_DIR": str(self._settings.loops),
+            "MIGRATIONS_DIR": str(self._root / "migrations"),
+            "OPENAPI_FILE": str(self._root / "docs" / "openapi.json"),
+            "TRUST_ACTOR_HEADER": self._settings.trust_actor_header,
+        }
 
     def _server(self) -> Server:
         return Server(folder=self._data_folder, progress=self._progress)
@@ -155,26 +156,17 @@ class Stack:
         template = self._root / "template.yaml"
         queues = make_queues(load_queues(template))
         urls = {name: f"{self.url}/{ACCOUNT}/{name}" for name in queues}
-        self.functions = load_functions(template, urls | {"StepFunctionPrefix": ""} | self._secret_parameters())
+        self.functions = load_functions(template, urls | {"StepFunctionPrefix": "", **self._settings.parameters})
         steps = step_functions(self._settings.steps, self._settings.loops)
         if both := steps.keys() & self.functions.keys():
             raise StackError(f"{self._settings.steps}: {min(both)} is the name of a function of template.yaml")
         log = started.enter_context(_open_log(self._log_file)) if self._log_file else None
         inherited = functions_environment(self._environment, self.url)
-        local = {
-            **PASSWORD_IN_URL,
-            "DATABASE_URL": self._app_url,
-            "LOOPS_DIR": str(self._settings.loops),
-            "MIGRATIONS_DIR": str(self._root / "migrations"),
-            "OPENAPI_FILE": str(self._root / "docs" / "openapi.json"),
-            "TRUST_ACTOR_HEADER": self._settings.trust_actor_header,
-        }
         environments = {
             name: {
                 **inherited,
                 **function.environment,
-                **(local if "DATABASE_URL" in function.environment else {}),
-                **self._own(name),
+                **(self._with_database(name) if "DATABASE_URL" in function.environment else {}),
             }
             for name, function in self.functions.items()
         }
@@ -194,6 +186,10 @@ class Stack:
             )
             for name, function in {**self.functions, **steps}.items()
         }
+        invoked_as = {each.invoked_as: name for name, each in self.functions.items() if each.invoked_as}
+        if both := steps.keys() & invoked_as.keys():
+            raise StackError(f"{self._settings.steps}: {min(both)} is what template.yaml calls {invoked_as[min(both)]}")
+        self._workers |= {alias: self._workers[name] for alias, name in invoked_as.items()}
         routes = [route for function in self.functions.values() for route in function.routes]
         gateway = Gateway(
             self._workers, routes, queues, self.secrets, throttled=self._throttled, on_access=self._on_access

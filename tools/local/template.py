@@ -72,7 +72,10 @@ class QueueProperties:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """What the stack must know of a function. Folders are absolute, the timeout is in seconds, memory in MB."""
+    """What the stack must know of a function. Folders are absolute, the timeout is in seconds, memory in MB.
+
+    ``name`` is its logical id, ``invoked_as`` the name that the template gives it, where it gives one.
+    """
 
     name: str
     module: str
@@ -85,6 +88,7 @@ class Function:
     routes: tuple[Route, ...]
     schedules: tuple[Schedule, ...]
     sources: tuple[Source, ...] = ()
+    invoked_as: str | None = None
 
 
 class _Loader(yaml.SafeLoader):
@@ -200,6 +204,7 @@ class _Reader:
             routes=tuple(route for route in routes if route.function == name),
             schedules=tuple(filter(None, schedules)),
             sources=tuple(filter(None, sources)),
+            invoked_as=self._property(name, own, "FunctionName"),
         )
 
     def _property(self, name: str, own: Mapping[str, Any], key: str) -> Any:
