@@ -128,7 +128,8 @@ check: $(VENV)/.dev $(SAM)/.installed $(CHECKOV)/.installed ## formatting, lint,
 # --strict: a package that the service does not know, or a service that does not answer, is no clean bill.
 .PHONY: audit
 audit: $(AUDIT)/.installed ## known vulnerabilities of what is deployed; asks a service on the internet
-	$(AUDIT)/pip-audit --strict --require-hashes --disable-pip --requirement layers/loop_runner/requirements.txt
+	$(AUDIT)/pip-audit --strict --require-hashes --disable-pip --requirement layers/loop_runner/requirements.txt \
+		--requirement functions/github_steps/requirements.txt
 
 .PHONY: lock
 lock: $(VENV)/.local ## pin the newest dependencies that pyproject.toml allows, with their hashes
@@ -149,14 +150,22 @@ MACHINE = $(or $(MACHINE_$(ARCH)),$(error ARCH is $(ARCH): it must be arm64 or x
 build: $(VENV)/.local $(SAM)/.installed ## what is deployed, built and checked in .aws-sam/ARCH/build (ARCH=arm64, or x86_64)
 	@$(BIN)/python -m tools.build $(ARCH)
 
-# `sam build` calls this for the layer, wherever it was started: it must be told ARCH, the template's parameter does not
-# come here. Without the newer platform tag pip would quietly take an older psycopg.
+# `sam build` calls these, wherever it was started: it must be told ARCH, the template's parameter does not come here.
+# Without the newer platform tag pip would quietly take an older psycopg.
+INSTALL_WHEELS = python3.13 -m pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: --no-compile \
+	--implementation cp --python-version 3.13 --platform manylinux_2_28_$(MACHINE) --platform manylinux2014_$(MACHINE)
+
+.PHONY: build-GithubStepsFunction
+build-GithubStepsFunction:
+	$(INSTALL_WHEELS) --target "$(ARTIFACTS_DIR)" --requirement functions/github_steps/requirements.txt
+	rm -rf "$(ARTIFACTS_DIR)/bin"
+	cp -R functions/github_steps/app.py functions/github_steps/github_steps "$(ARTIFACTS_DIR)/"
+	find "$(ARTIFACTS_DIR)" -name __pycache__ -prune -exec rm -r {} +
+	python3.13 -m compileall -q --invalidation-mode unchecked-hash -s "$(ARTIFACTS_DIR)" -p /var/task "$(ARTIFACTS_DIR)"
+
 .PHONY: build-LoopRunnerLayer
 build-LoopRunnerLayer:
-	python3.13 -m pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: --no-compile \
-		--implementation cp --python-version 3.13 \
-		--platform manylinux_2_28_$(MACHINE) --platform manylinux2014_$(MACHINE) \
-		--target "$(ARTIFACTS_DIR)/python" --requirement layers/loop_runner/requirements.txt
+	$(INSTALL_WHEELS) --target "$(ARTIFACTS_DIR)/python" --requirement layers/loop_runner/requirements.txt
 	rm -rf "$(ARTIFACTS_DIR)/python/bin"
 	cp -R layers/loop_runner/loop_runner "$(ARTIFACTS_DIR)/python/"
 	cp -R loops migrations docs/openapi.json layers/loop_runner/certs "$(ARTIFACTS_DIR)/"

@@ -17,8 +17,13 @@ NO_EVENTS = {"env.json", "sample-issue.json"}
 NAMES = sorted(path.name for path in EVENTS.iterdir() if path.name not in NO_EVENTS)
 SECRET = "It's a Secret to Everybody"
 """With which the deliveries of GitHub are signed."""
-GIVEN = {"GithubWebhookSecretArn": secret_arn("github-webhook")}
-"""Parameters with which the template has every function."""
+GIVEN = {
+    "GithubApiUrl": "http://127.0.0.1:1",
+    "GithubRepositories": "acme/shop",
+    "GithubSecretArn": secret_arn("github"),
+    "GithubWebhookSecretArn": secret_arn("github-webhook"),
+}
+"""Parameters with which the template has every function; GitHub is out of reach."""
 FUNCTIONS = load_functions(ROOT / "template.yaml", GIVEN)
 RUN_ID = "01a20b7d-054d-7c54-a982-de8e7344bfb2"
 """Stands for the run of an answer, as the README says."""

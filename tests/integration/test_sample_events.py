@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import create_database, drop_database
-from tests.sample_events import NAMES, SECRET, assert_answered
+from tests.sample_events import GIVEN, NAMES, SECRET, assert_answered
 from tools.local.stack import Stack
 
 if TYPE_CHECKING:
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 def stack(server_url: str, migrated_template: str) -> Iterator[Stack]:
     """As deployed, it does not trust the header x-afu9-sub: who calls is what the events' authorizer says."""
     url = create_database(server_url, migrated_template)
-    environment = {"PATH": os.environ["PATH"], "TRUST_ACTOR_HEADER": "0", "GITHUB_WEBHOOK_SECRET": SECRET}
+    github = {
+        "GITHUB_TOKEN": "x",
+        "GITHUB_API_URL": GIVEN["GithubApiUrl"],
+        "GITHUB_REPOSITORIES": GIVEN["GithubRepositories"],
+        "GITHUB_WEBHOOK_SECRET": SECRET,
+    }
+    environment = {"PATH": os.environ["PATH"], "TRUST_ACTOR_HEADER": "0", **github}
     with Stack(port=0, database_url=url, environment=environment) as stack:
         yield stack
     drop_database(server_url, url)

@@ -40,20 +40,24 @@ ORIGIN: Final = {"CorsOrigin": "https://front.example"}
 KEY: Final = {"KmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/0a1b2c3d-0000-4000-8000-000000000000"}
 TOPIC: Final = {"AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:alarms"}
 BOUNDARY: Final = {"PermissionsBoundaryArn": "arn:aws:iam::123456789012:policy/boundary"}
+GITHUB: Final = {
+    "GithubSecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:github-AbCdEf",
+    "GithubRepositories": "acme/shop,tools/*",
+}
 RESERVED: Final = {"RunNextStepConcurrency": "5"}
 RESERVED_TOO: Final = {"LoopApiConcurrency": "5"}
 WEBHOOK: Final = {
     "GithubWebhookSecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:github-webhook-AbCdEf"
 }
-OUTSIDE: Final = {"GithubWebhookFunction"}
+OUTSIDE: Final = {"GithubStepsFunction", "GithubWebhookFunction"}
 """Functions that are in no VPC, and know no database."""
 
 SHAPES: Final = {
     "empty account": (),
-    "empty account, all options": (PROXY, TOKENS, KEY, BOUNDARY, TOPIC, ORIGIN, WEBHOOK),
+    "empty account, all options": (PROXY, TOKENS, KEY, BOUNDARY, TOPIC, ORIGIN, GITHUB, WEBHOOK),
     "given network": (GIVEN_VPC, GIVEN_GROUP, KEY, RESERVED),
     "given network, opened": (GIVEN_VPC, GIVEN_ROUTES, PROXY, TOKENS, {"SqsEndpoint": "yes"}),
-    "given database": (GIVEN_VPC, GIVEN_DATABASE, TOPIC, WEBHOOK),
+    "given database": (GIVEN_VPC, GIVEN_DATABASE, TOPIC, GITHUB, WEBHOOK),
     "given database, opened": (GIVEN_VPC, OPENED_DATABASE, BOUNDARY, TOKENS, RESERVED_TOO, {"LambdaEndpoint": "yes"}),
     "no endpoints": ({"SqsEndpoint": "no", "LambdaEndpoint": "no", "SecretsManagerEndpoint": "no"}, ORIGIN),
 }
@@ -79,7 +83,7 @@ _STRUCTURE: Final[list[list[dict[str, str]]]] = [
 ]
 """Values of parameters that conditions ask for together."""
 
-_OPTIONS: Final = [TOKENS, ORIGIN, KEY, TOPIC, BOUNDARY, RESERVED, RESERVED_TOO, WEBHOOK]
+_OPTIONS: Final = [TOKENS, ORIGIN, KEY, TOPIC, BOUNDARY, RESERVED, RESERVED_TOO, GITHUB, WEBHOOK]
 """Values that conditions of their own ask for, whatever the others are."""
 
 

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from github_steps.settings import GithubSettings
+from loop_runner.loops import API_STEP_SECONDS, LambdaExecutor, load_loop
 from loop_runner.rds_token import with_token
 from loop_runner.settings import Settings
-from tests.conftest import ROOT
+from tests.conftest import LOOPS, ROOT
 from tests.template.deployment import (
+    GITHUB,
     GIVEN_DATABASE,
     GIVEN_VPC,
     KEY,
@@ -23,6 +26,7 @@ from tests.template.deployment import (
     RESERVED_TOO,
     WEBHOOK,
     Deployment,
+    refusals,
     translated,
 )
 
@@ -139,6 +143,38 @@ def test_functions_connect_with_a_token_to_a_verified_host_and_migrate_to_the_wr
         assert with_token(url, LAMBDA), "may be signed"
 
 
+def test_step_function_github_gets_what_it_reads_and_nothing_of_the_database() -> None:
+    given = variables(Deployment(GITHUB), "GithubStepsFunction")
+    environment = Watched(given)
+    read_settings = GithubSettings.from_environment(environment)
+    assert given.keys() == environment.asked | OF_POWERTOOLS
+    assert read_settings.secret_arn == GITHUB["GithubSecretArn"]
+    assert read_settings.repositories == {"acme/shop", "tools/*"}
+    assert (read_settings.api_url, read_settings.merge_method, read_settings.environment) == (
+        "https://api.github.com",
+        "squash",
+        "production",
+    )
+
+
+def test_step_function_github_is_there_where_its_secret_is_and_only_for_listed_repositories() -> None:
+    assert "GithubStepsFunction" not in Deployment().resources
+    without = {"GithubSecretArn": GITHUB["GithubSecretArn"]}
+    assert any("GithubRepositories" in refusal for refusal in refusals(without))
+
+
+@pytest.mark.parametrize("prefix", ["loop-step-", "mine-"])
+def test_step_function_github_has_the_name_that_the_loop_invokes_and_less_time_than_its_steps(prefix: str) -> None:
+    deployment = Deployment(GITHUB, {"StepFunctionPrefix": prefix})
+    function = deployment["GithubStepsFunction"]
+    steps = [step for step in load_loop(LOOPS / "github-delivery.toml").steps if step.executor.kind == "lambda"]
+    assert {step.executor.function for step in steps if isinstance(step.executor, LambdaExecutor)} == {"github"}
+    assert deployment.text(function["FunctionName"]) == f"{prefix}github"
+    assert "VpcConfig" not in function
+    for step in steps:
+        assert function["Timeout"] < step.timeout <= API_STEP_SECONDS
+
+
 def test_roots_lie_where_the_url_says() -> None:
     url = variables(Deployment(), "LoopApiFunction")["DATABASE_URL"]
     in_layer = str(conninfo_to_dict(url)["sslrootcert"]).removeprefix("/opt/")
@@ -210,8 +246,8 @@ def test_answer_to_cloudformation_has_its_way_until_the_stack_is_gone(deployment
 
 def test_environment_is_encrypted_with_the_users_key_where_there_is_one() -> None:
     for function in FOLDERS.keys() | OUTSIDE:
-        assert "KmsKeyArn" not in Deployment(WEBHOOK)[function]
-        assert Deployment(WEBHOOK, KEY)[function]["KmsKeyArn"] == {"Ref": "KmsKeyArn"}
+        assert "KmsKeyArn" not in Deployment(GITHUB, WEBHOOK)[function]
+        assert Deployment(GITHUB, WEBHOOK, KEY)[function]["KmsKeyArn"] == {"Ref": "KmsKeyArn"}
 
 
 def test_function_of_the_webhook_knows_its_secret_and_the_queue_and_no_database() -> None:

@@ -13,10 +13,12 @@ import pytest
 from moto import mock_aws
 from psycopg.conninfo import conninfo_to_dict
 
+from functions.github_steps import app as github_steps
 from functions.github_webhook import app as github_webhook
 from functions.migrate import app as migrate
 from functions.run_sweeper import app as run_sweeper
 from functions.run_worker import app as run_worker
+from github_steps.execution import Access
 from loop_runner import aws
 from loop_runner.errors import MigrationError
 from loop_runner.http import Api
@@ -24,7 +26,7 @@ from loop_runner.secret import Secret
 from loop_runner.services import Services
 from tests.conftest import MIGRATIONS, Client, Context
 from tests.sample_events import SECRET, read
-from tests.template.deployment import KEY, OUTSIDE, PROXY, SHAPES, WEBHOOK, Deployment
+from tests.template.deployment import GITHUB, KEY, OUTSIDE, PROXY, SHAPES, WEBHOOK, Deployment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -206,10 +208,14 @@ def test_schedule_may_invoke_the_sweeper() -> None:
 
 
 def test_key_of_the_users_own_may_be_used_by_those_who_read_and_send_and_no_other_right_is_added() -> None:
-    plain, keyed = functions(Deployment(WEBHOOK)), functions(Deployment(WEBHOOK, KEY))
+    plain, keyed = functions(Deployment(GITHUB, WEBHOOK)), functions(Deployment(GITHUB, WEBHOOK, KEY))
     for name, each in keyed.items():
         added = each.allows - plain[name].allows
-        actions = {"kms:Decrypt"} if name == "MigrateFunction" else {"kms:Decrypt", "kms:GenerateDataKey"}
+        actions = (
+            {"kms:Decrypt"}
+            if name in {"MigrateFunction", "GithubStepsFunction"}
+            else {"kms:Decrypt", "kms:GenerateDataKey"}
+        )
         assert added == {Right(action, KEY["KmsKeyArn"]) for action in actions}
 
 
@@ -373,6 +379,19 @@ def make_roles_and_apply(on: Stage) -> None:
     migrate.handler({"action": "plan"}, Context())  # type: ignore[arg-type]
 
 
+def sign_in_on_github(on: Stage) -> None:
+    """As far as that goes without GitHub."""
+    arn = boto3.Session().client("secretsmanager").create_secret(Name="github", SecretString="token")["ARN"]
+    on.monkeypatch.setenv("GITHUB_SECRET_ARN", arn)
+    on.monkeypatch.setenv("GITHUB_API_URL", "http://127.0.0.1:1")
+    on.monkeypatch.setenv("GITHUB_REPOSITORIES", "acme/shop")
+    on.monkeypatch.setattr(github_steps, "access", Access.from_environment)
+    facts = {"prUrl": "http://127.0.0.1:1/acme/shop/pull/1"}
+    event = {"issueId": "A-1", "runId": "", "requestId": "", "step": {"type": "S4_REVIEW"}, "facts": facts}
+    assert github_steps.handler(event, Context())["error"]["name"] == "GitHub.Unreachable"  # type: ignore[arg-type]
+    on.called = {Called(each.action, GITHUB["GithubSecretArn"]) for each in on.called if each.resource == arn}
+
+
 DOES: dict[str, list[Callable[[Stage], None]]] = {
     "RunNextStepFunction": [run_a_step_that_fails_and_is_tried_again, hand_a_step_over, queue_a_run],
     "LoopApiFunction": [tell_of_a_failure_that_is_tried_again],
@@ -380,6 +399,7 @@ DOES: dict[str, list[Callable[[Stage], None]]] = {
     "RunSweeperFunction": [sweep_a_lost_message],
     "MigrateFunction": [make_roles_and_apply],
     "GithubWebhookFunction": [take_a_delivery],
+    "GithubStepsFunction": [sign_in_on_github],
 }
 POLLING = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
 """Lambda takes messages from the queue as the function's role."""
@@ -392,13 +412,13 @@ def test_what_a_function_calls_its_role_allows_and_nothing_else(function: str, s
         does(stage)
         called |= stage.called
     for name, shape in SHAPES.items():
-        deployment = Deployment(*shape, WEBHOOK)
+        deployment = Deployment(*shape, GITHUB, WEBHOOK)
         role = role_of(deployment, function)
         if function != "MigrateFunction" or deployment.of("AWS::RDS::DBCluster"):  # another one has no secret
             assert {call for call in called if not role.may(*call)} == set(), name
     infrastructure = NETWORK | LOG | {"rds-db:connect"} | (POLLING if function == "RunWorkerFunction" else set())
     infrastructure = LOG if function in OUTSIDE else infrastructure
-    assert role_of(Deployment(WEBHOOK), function).actions() == {call.action for call in called} | infrastructure
+    assert role_of(Deployment(GITHUB, WEBHOOK), function).actions() == {call.action for call in called} | infrastructure
 
 
 def test_worker_takes_messages_from_its_queue_alone(deployment: Deployment) -> None:

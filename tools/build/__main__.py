@@ -9,9 +9,10 @@ import zipfile
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
-from tools.build.layer import problems
+from tools.build.layer import problems, problems_of_github_steps
+from tools.build.lock import GITHUB_LOCK
 from tools.build.sam import ARCHITECTURES, BuildError, build
-from tools.build.sbom import NAME, sbom
+from tools.build.sbom import GITHUB_STEPS_NAME, NAME, sbom
 from tools.local.settings import ROOT
 
 if TYPE_CHECKING:
@@ -30,13 +31,24 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     _print_sizes(artifact.template.parent)
-    if found := problems(artifact.layer, architecture):
-        print("the layer must not be deployed:", *found, sep="\n  ", file=sys.stderr)
+    faults = {
+        "the layer": problems(artifact.layer, architecture),
+        "the function github_steps": problems_of_github_steps(artifact.github_steps, architecture),
+    }
+    for what, found in faults.items():
+        if found:
+            print(f"{what} must not be deployed:", *found, sep="\n  ", file=sys.stderr)
+    if any(faults.values()):
         return 1
-    print(f"the layer is complete, compiled, of the locked versions and made for {architecture}")
-    bill = artifact.template.with_name(NAME)
-    bill.write_text(json.dumps(sbom(artifact.layer, architecture), indent=2) + "\n")
-    print(f"what is in it: {bill.relative_to(ROOT)}")
+    print(f"{' and '.join(faults)} are complete, compiled, of the locked versions and made for {architecture}")
+    bills = {
+        NAME: sbom(artifact.layer / "python", architecture),
+        GITHUB_STEPS_NAME: sbom(artifact.github_steps, architecture, GITHUB_LOCK),
+    }
+    for name, content in bills.items():
+        bill = artifact.template.with_name(name)
+        bill.write_text(json.dumps(content, indent=2) + "\n")
+        print(f"what is in it: {bill.relative_to(ROOT)}")
     print(f"built {artifact.template.relative_to(ROOT)}")
     return 0
 

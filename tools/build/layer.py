@@ -1,6 +1,6 @@
-"""Checks a built layer: everything in it, made for its architecture, of the locked versions, compiled.
+"""Checks what was built with packages: everything in it, made for its architecture, of the locked versions, compiled.
 
-Nothing is imported or run: the layer may be for another machine than this one.
+Nothing is imported or run: it may be for another machine than this one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from packaging.tags import compatible_tags, cpython_tags, parse_tag
 from packaging.utils import canonicalize_name
 
-from tools.build.lock import LOCK, PYTHON, read
+from tools.build.lock import GITHUB_LOCK, LOCK, PYTHON, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +28,7 @@ _GLIBC: Final = range(34, 4, -1)  # minor versions, the newest that of Amazon Li
 _MACHINES: Final = {"arm64": ("aarch64", 183), "x86_64": ("x86_64", 62)}  # and e_machine (elf.h)
 _ELF: Final = b"\x7fELF"
 _UNCHECKED_HASH: Final = 1  # flags of a .pyc that never asks for its source's time (PEP 552)
-_CONTENTS: Final = (
+_OF_LAYER: Final = (
     "python/loop_runner/py.typed",
     "certs/rds.pem",
     "loops/*.toml",
@@ -38,18 +38,30 @@ _CONTENTS: Final = (
 )
 
 
+_OF_GITHUB_STEPS: Final = ("app.py", "github_steps/steps.py")
+
+
 def problems(layer: Path, architecture: str, lock: Path = LOCK) -> list[str]:
     """What keeps the layer from being deployed, as sentences; empty when nothing does."""
-    python = layer / "python"
+    return _problems(layer, layer / "python", architecture, lock, _OF_LAYER)
+
+
+def problems_of_github_steps(function: Path, architecture: str, lock: Path = GITHUB_LOCK) -> list[str]:
+    """What keeps the function that has packages of its own from being deployed."""
+    return _problems(function, function, architecture, lock, _OF_GITHUB_STEPS)
+
+
+def _problems(folder: Path, python: Path, architecture: str, lock: Path, contents: Iterable[str]) -> list[str]:
+    """Of a folder that is unpacked on Lambda, whose packages are in ``python``."""
     installed = {canonicalize_name(each.name): each for each in distributions(path=[str(python)])}
     return [
-        *(f"{content} is missing" for content in _CONTENTS if not any(layer.glob(content))),
+        *(f"{content} is missing" for content in contents if not any(folder.glob(content))),
         *_versions(
             {name: each.version for name, each in installed.items()},
             {name: each.version for name, each in read(lock, architecture).items()},
         ),
         *_wheels(installed.values(), architecture),
-        *_machine_code(layer, architecture),
+        *_machine_code(folder, architecture),
         *_bytecode(python),
     ]
 
@@ -73,15 +85,15 @@ def _wheels(installed: Iterable[Distribution], architecture: str) -> Iterator[st
             yield f"{each.name} is a wheel for {', '.join(sorted(map(str, tags))) or 'nothing'}, not for {architecture}"
 
 
-def _machine_code(layer: Path, architecture: str) -> Iterator[str]:
+def _machine_code(folder: Path, architecture: str) -> Iterator[str]:
     """Problems of what the linker reads: each ELF file is for the machine, each shared object is an ELF file."""
     _, wanted = _MACHINES[architecture]
-    for path in sorted(layer.rglob("*")):
+    for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
         with path.open("rb") as file:
             head = file.read(20)
-        name = path.relative_to(layer)
+        name = path.relative_to(folder)
         if head.startswith(_ELF):
             (machine,) = struct.unpack("<H", head[18:20])
             if machine != wanted:

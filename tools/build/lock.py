@@ -1,4 +1,4 @@
-"""Reads what the layer is made from: the lock that uv has written, for a function on Lambda."""
+"""Reads what the layer and a function are made from: the locks that uv has written, for a function on Lambda."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK: Final = ROOT / "layers" / "loop_runner" / "requirements.txt"
+GITHUB_LOCK: Final = ROOT / "functions" / "github_steps" / "requirements.txt"
 
 PYTHON: Final = (3, 13)
 _MACHINES: Final = {"arm64": "aarch64", "x86_64": "x86_64"}

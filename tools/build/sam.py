@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ARCHITECTURES: Final = ("arm64", "x86_64")
 
 _LAYER: Final = "LoopRunnerLayer"
+_GITHUB_STEPS: Final = "GithubStepsFunction"
 _SAM: Final = ".venv-sam/bin/sam"
 _MAKE_VARIABLES: Final = frozenset({"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"})
 
@@ -38,6 +39,11 @@ class Artifact:
     def layer(self) -> Path:
         """What Lambda unpacks into /opt."""
         return self.template.parent / _LAYER
+
+    @property
+    def github_steps(self) -> Path:
+        """The function that has packages of its own: what Lambda unpacks into /var/task."""
+        return self.template.parent / _GITHUB_STEPS
 
 
 def build(architecture: str, *, folder: Path | None = None, root: Path = ROOT) -> Artifact:

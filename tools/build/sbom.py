@@ -1,7 +1,7 @@
-"""Writes what is in a layer down for others: a software bill of materials, CycloneDX 1.6, the same for the same layer.
+"""Writes what is deployed down for others: a software bill of materials, CycloneDX 1.6, the same for the same build.
 
-What is in it is looked up in the layer; hashes, and who needs what, in the lock. A package has the hash of each archive
-that the lock allows, since nothing in the layer says which of them it came from.
+What is in it is looked up in the folder of packages; hashes, and who needs what, in the lock. A package has the hash
+of each archive that the lock allows, since nothing in there says which of them it came from.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAME: Final = "sbom.cdx.json"
+GITHUB_STEPS_NAME: Final = "sbom-github-steps.cdx.json"
 _LIBRARIES: Final = "*.libs/*.so*"
 """What wheels bring along that is no Python: libpq, OpenSSL and the like."""
 
 
-def sbom(layer: Path, architecture: str, lock: Path = LOCK) -> dict[str, Any]:
-    """The bill of a layer that has no problem (tools.build.layer)."""
+def sbom(python: Path, architecture: str, lock: Path = LOCK) -> dict[str, Any]:
+    """The bill of a folder of packages that has no problem (tools.build.layer)."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     locked = read(lock, architecture)
-    python = layer / "python"
     packages = sorted(
         (locked[canonicalize_name(each.name)] for each in distributions(path=[str(python)])), key=lambda each: each.name
     )

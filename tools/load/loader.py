@@ -64,7 +64,8 @@ def load(
     with opened(url, beside_others=beside_others) as database:
         first, now = database.first_number(), until or database.now()
         world = World(Random(f"{seed}/{first}"))  # noqa: S311
-        known = LoopCatalog(ROOT / "loops").valid()
+        # of calls, as people make them: a loop that goes on by itself is another kind of life
+        known = [loop for loop in LoopCatalog(ROOT / "loops").valid() if not loop.auto_advance]
         loops = [world.chance.choice(known) for _ in range(issues)]
         shares = _shares(world.chance, loops, runs, now - timedelta(days=days), now)
         lives = [
