@@ -435,6 +435,15 @@ def test_the_shipped_loop_skips_its_first_step_only_and_only_for_a_draft() -> No
     assert all(step.skip_if is None for step in others)
 
 
+def test_no_gate_of_the_delivery_from_github_reads_what_a_caller_may_write() -> None:
+    loop = load_loop(LOOPS / "github-delivery.toml")
+    read = {
+        condition.fact.partition(".")[0] for step in loop.steps for condition in (*step.require, *(step.skip_if or ()))
+    }
+    assert read
+    assert read <= set(loop.protected_facts)
+
+
 def test_every_shipped_file_is_a_valid_loop() -> None:
     for name in LoopCatalog(LOOPS).names():
         loop = LoopCatalog(LOOPS).get(name)
