@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loop_runner.claims import ClaimRequest
-from loop_runner.contract import RunNextStepRequest, RunNextStepResponse
+from loop_runner.contract import RunNextStepRequest, RunNextStepResponse, StepExecuted
 from loop_runner.errors import (
     IdempotencyKeyReusedError,
     IssueNotFoundError,
@@ -11,12 +11,13 @@ from loop_runner.errors import (
     PreconditionFailedError,
 )
 from loop_runner.http import Api, Call, Reply, etag
-from loop_runner.models import RunMode
+from loop_runner.models import RunMode, build
 from loop_runner.services import Services
 from loop_runner.settings import LEASE_GRACE_MS
 
 api = Api(Services.from_environment)
 handler = api.handle
+build(RunNextStepRequest, StepExecuted, RunNextStepResponse)
 
 
 @api.route(

@@ -25,6 +25,7 @@ ISSUE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 class _Strict(BaseModel):
     model_config = ConfigDict(
+        defer_build=True,  # as rows, see models
         extra="forbid",
         frozen=True,
         strict=True,

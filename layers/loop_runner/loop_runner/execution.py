@@ -20,7 +20,7 @@ from loop_runner.executors import EXECUTORS, INSTANT
 from loop_runner.ledger import FactsTooLargeError, IssueMovedError
 from loop_runner.loops import API_STEP_SECONDS, CallbackExecutor, LambdaExecutor, Loop
 from loop_runner.messages import LONGEST_DELAY_SECONDS, of_attempt, of_run
-from loop_runner.models import RunMode, RunStatus
+from loop_runner.models import Issue, Run, RunMode, RunStatus, RunStep, build
 from loop_runner.observability import logger
 from loop_runner.outcomes import Visit
 from loop_runner.resolver import Ready, next_step, resolve_next_step
@@ -43,6 +43,8 @@ HAND_OVER_SECONDS: Final = 10.0
 """How long a function may take to accept a task token."""
 
 _LOOKS: Final = 5
+
+build(Issue, Run, RunStep)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ class Row(BaseModel):
     omits_null: ClassVar[bool] = False
 
     model_config = ConfigDict(
+        defer_build=True,  # until it is first used: no function uses all of them, and its cold start would pay for all
         frozen=True,
         extra="ignore",
         alias_generator=to_camel,
@@ -217,6 +218,12 @@ class Event(Row):
     event_type: str
     event_data: Json
     occurred_at: Instant
+
+
+def build(*models: type[BaseModel]) -> None:
+    """Make ready what every call uses: at INIT, which has a whole core, however small the function is."""
+    for model in models:
+        model.model_rebuild()
 
 
 def new_run_id() -> UUID:

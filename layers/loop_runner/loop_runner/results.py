@@ -98,7 +98,7 @@ _Delay = Annotated[float, Field(ge=0, le=LONGEST_DELAY_SECONDS)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
 class CompletedResult(_Model):
@@ -140,7 +140,9 @@ class FailedResult(_Model):
 
 
 StepResult = Annotated[CompletedResult | BlockedResult | FailedResult, Field(discriminator="status")]
-_RESULT: Final[TypeAdapter[CompletedResult | BlockedResult | FailedResult]] = TypeAdapter(StepResult)
+_RESULT: Final[TypeAdapter[CompletedResult | BlockedResult | FailedResult]] = TypeAdapter(
+    StepResult, config=ConfigDict(defer_build=True)
+)
 
 
 def read_result(value: Any) -> Result:
