@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SAM := .venv-sam/bin
 LAMBDA := .venv-lambda/bin
+BENCH := .venv-bench/bin
 CHECKOV := .venv-checkov/bin
 AUDIT := .venv-audit/bin
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
@@ -51,6 +52,13 @@ $(AUDIT)/.installed: requirements/audit.txt | $(BIN)/python
 	@echo "==> installing pip-audit into .venv-audit (once)"
 	@$(BIN)/python -m venv .venv-audit
 	@$(AUDIT)/python -m pip install -qq --no-input --no-deps --require-hashes -r requirements/audit.txt
+	@touch $@
+
+$(BENCH)/.installed: requirements/bench.txt pyproject.toml | $(BIN)/python
+	@echo "==> installing what is measured and compared into .venv-bench (once, about a minute)"
+	@$(BIN)/python -m venv .venv-bench
+	@$(BENCH)/python -m pip install -qq --no-input --no-deps --require-hashes -r requirements/bench.txt
+	@$(BENCH)/python -m pip install -qq --no-input --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(LAMBDA)/.installed: requirements/lambda.txt
@@ -107,6 +115,10 @@ e2e: $(LAMBDA)/.installed $(VENV)/.dev $(SAM)/.installed ## the functions as SAM
 	$(SAM)/sam validate --lint
 	$(BIN)/pytest tests/e2e $(ARGS)
 
+.PHONY: bench
+bench: $(BENCH)/.installed $(LAMBDA)/.installed $(SAM)/.installed ## what a run costs, beside the floor and others: docs/performance.md (QUICK=1: a minute, kept nowhere)
+	@$(BENCH)/python -m benchmarks $(if $(QUICK),--quick)
+
 .PHONY: screenshots
 screenshots: $(VENV)/.dev ## the pictures of docs/images, of a stack of their own; needs a Chromium (CHROMIUM)
 	@$(BIN)/python -m tools.screenshots
@@ -138,7 +150,7 @@ lock: $(VENV)/.local ## pin the newest dependencies that pyproject.toml allows, 
 
 .PHONY: clean
 clean: ## remove environments, builds and caches; the data in .local stays
-	rm -rf $(VENV) .venv-sam .venv-lambda .venv-checkov .venv-audit .aws-sam .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-sam .venv-lambda .venv-checkov .venv-audit .venv-bench .aws-sam .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # ------------------------------------------------------------------------------------------------------ build
 ARCH ?= arm64

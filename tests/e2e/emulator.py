@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import psutil
 
@@ -28,7 +28,9 @@ ROOT: Final = Path(__file__).parents[2]
 HOST: Final = {"aarch64": "arm64", "arm64": "arm64", "x86_64": "x86_64"}.get(platform.machine(), platform.machine())
 """The architecture of this machine in Lambda's words."""
 
-_RUNTIME: Final = ROOT / ".venv-lambda" / "bin" / "python"
+RUNTIME: Final = ROOT / ".venv-lambda" / "bin" / "python"
+"""The python3.13 with Lambda's runtime client, and nothing else."""
+
 _START_SECONDS: Final = 30.0
 _OPT: Final = "/opt/"
 _TIMED_OUT: Final = re.compile(rb"Task timed out after [\d.]+ seconds")
@@ -42,10 +44,10 @@ class Emulator:
     """One execution environment of a function: it starts with the first call and is replaced when it was lost.
 
     Its environment is what the template gives the function, /opt being the layer's folder, and nothing of ours.
-    ``timeout`` (seconds) replaces the template's. What the function logs goes where our own output goes.
+    ``timeout`` (seconds) replaces the template's. What the function logs goes to ``output``, or where our own goes.
     """
 
-    def __init__(self, function: Function, *, timeout: int | None = None) -> None:
+    def __init__(self, function: Function, *, timeout: int | None = None, output: IO[bytes] | None = None) -> None:
         self._url = f"http://{_free_address()}"
         address = self._url.removeprefix("http://")
         self._guard = subprocess.Popen(
@@ -53,10 +55,12 @@ class Emulator:
                 *(sys.executable, "-I", "-S", guard.__file__, "--folder", function.code, "--"),
                 *(_emulator_program(), "--runtime-interface-emulator-address", address),
                 *("--runtime-api-address", _free_address()),
-                *(_RUNTIME, "-m", "awslambdaric", f"{function.module}.{function.attribute}"),
+                *(RUNTIME, "-m", "awslambdaric", f"{function.module}.{function.attribute}"),
             ],
             stdin=subprocess.PIPE,
-            env=_environment(function, timeout or function.timeout),
+            stdout=output,
+            stderr=output,
+            env=environment(function, timeout or function.timeout),
             start_new_session=True,  # Ctrl-C is for us
         )
         try:
@@ -78,7 +82,7 @@ class Emulator:
     def pid(self) -> int:
         """The function's process."""
         started = psutil.Process(self._guard.pid).children(recursive=True)
-        (pid,) = (process.pid for process in started if process.cmdline()[:1] == [str(_RUNTIME)])
+        (pid,) = (process.pid for process in started if process.cmdline()[:1] == [str(RUNTIME)])
         return int(pid)
 
     def close(self) -> None:
@@ -108,12 +112,13 @@ class Emulator:
 
 def _emulator_program() -> Path:
     found = next(ROOT.glob(f".venv-sam/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-{HOST}"), None)
-    if sys.platform != "linux" or found is None or not _RUNTIME.exists():
+    if sys.platform != "linux" or found is None or not RUNTIME.exists():
         raise AssertionError("the emulator needs Linux on arm64 or x86_64, and what `make e2e` installs: run that")
     return found
 
 
-def _environment(function: Function, timeout: int) -> dict[str, str]:
+def environment(function: Function, timeout: int) -> dict[str, str]:
+    """What its process has for an environment, and nothing else."""
     (layer,) = function.layers
     given = {
         name: f"{layer}/{value.removeprefix(_OPT)}" if value.startswith(_OPT) else value

@@ -27,7 +27,7 @@ from tools.local.binaries import PostgresError, major_version, unprivileged_acco
 from tools.local.cluster import Cluster, server_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _GUARD: Final = Path(__file__).with_name("guard.py")
 _READY_SECONDS: Final = 120.0
@@ -41,7 +41,8 @@ class Server:
     """One PostgreSQL server, running from construction to ``stop()``.
 
     Without ``folder`` its data are ephemeral: fast rather than durable, removed when it stops. With ``folder`` they are
-    kept there, with the password beside them in a file that only its owner reads. ``progress`` hears of long steps.
+    kept there, with the password beside them in a file that only its owner reads. ``options`` of the server go before
+    ours. ``progress`` hears of long steps.
     """
 
     def __init__(
@@ -49,9 +50,11 @@ class Server:
         *,
         bin_folder: Path | None = None,
         folder: Path | None = None,
+        options: Mapping[str, str] | None = None,
         progress: Callable[[str], None] = _silent,
     ) -> None:
         self._progress = progress
+        self._given_options = options or {}
         self._account = unprivileged_account()
         self._bin = usable_bin(bin_folder, self._account, progress)
         self._major = major_version(self._bin)
@@ -165,7 +168,7 @@ class Server:
             options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         if self._major >= 14:  # else a killed client's statement would go on waiting for its lock
             options["client_connection_check_interval"] = "1000"
-        return options
+        return {**options, **self._given_options}
 
     def _is_ready(self) -> bool:
         """Wait for a real connection. False when the server ended instead; an error when it is not ours."""
