@@ -18,24 +18,21 @@ from functions.github_webhook import app as github_webhook
 from loop_runner import aws
 from tests.conftest import Answer, Context, event
 from tests.contract.conftest import assert_error
+from tests.sample_events import SECRET
+from tests.webhook_client import PATH, signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.conftest import Lines
 
-PATH = "/api/github/webhook"
-SECRET, ROTATED = "marked-webhook-secret-4f1b", "marked-webhook-secret-of-later"
+ROTATED = "marked-webhook-secret-of-later"
 REVIEW = {
     "action": "submitted",
     "review": {"state": "approved", "body": "canary-of-the-payload"},
     "pull_request": {"number": 7, "title": "canary-of-the-payload"},
     "repository": {"id": 1296269, "full_name": "octo/hello"},
 }
-
-
-def signature(body: bytes, secret: str = SECRET) -> str:
-    return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
 
 
 class Webhook:

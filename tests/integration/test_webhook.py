@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -16,7 +13,7 @@ import pytest
 from tests.conftest import assert_sound, create_database, drop_database
 from tests.sample_events import SECRET
 from tests.stack_client import ENDED, Issue, wait_until
-from tools.local.client import request
+from tests.webhook_client import deliver
 from tools.local.stack import Stack
 
 if TYPE_CHECKING:
@@ -110,14 +107,7 @@ class PullRequest(Issue):
             "pull_request": {"number": 7},
             "repository": {"id": 1, "full_name": self.repository},
         }
-        signature = hmac.new(secret.encode(), json.dumps(payload).encode(), hashlib.sha256).hexdigest()
-        headers = {
-            "content-type": "application/json",
-            "x-github-event": "pull_request_review",
-            "x-github-delivery": delivery,
-            "x-hub-signature-256": f"sha256={signature}",
-        }
-        return request(self.url, "POST", "/api/github/webhook", payload, headers)
+        return deliver(self.url, "pull_request_review", payload, delivery=delivery, secret=secret)
 
     def told(self) -> list[dict[str, Any]]:
         """The runs of deliveries, oldest first."""
