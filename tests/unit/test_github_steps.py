@@ -125,6 +125,7 @@ class TestReview:
             "repository": "acme/shop",
             "number": issue.pull.number,
             "headSha": issue.pull.head,
+            "headRef": issue.pull.branch,
             "baseRef": "main",
             "author": "ann",
             "merged": False,

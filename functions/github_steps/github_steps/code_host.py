@@ -45,6 +45,7 @@ class PullRequest:
     repository: str
     number: int
     head_sha: str
+    head_ref: str
     base_ref: str
     author: str
     is_open: bool
@@ -178,6 +179,7 @@ def _pull_request(data: dict[str, Any]) -> PullRequest:
         repository=str(data["base"]["repo"]["full_name"]),
         number=int(data["number"]),
         head_sha=str(data["head"]["sha"]),
+        head_ref=str(data["head"]["ref"]),
         base_ref=str(data["base"]["ref"]),
         author=str((data["user"] or {}).get("login", "")),
         is_open=data["state"] == "open",

@@ -209,6 +209,7 @@ def _facts(pull: PullRequest) -> Json:
         "repository": pull.repository,
         "number": pull.number,
         "headSha": pull.head_sha,
+        "headRef": pull.head_ref,
         "baseRef": pull.base_ref,
         "author": pull.author,
         "merged": pull.is_merged,
