@@ -27,7 +27,7 @@ class Queue:
         return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
 
     def of_issue(self, issue: str) -> list[str]:
-        return [body for body in self.bodies if json.loads(body)["issueId"] == issue]
+        return [body for body in self.bodies if json.loads(body).get("issueId") == issue]
 
 
 def deliver(services: Services, *bodies: str) -> None:

@@ -4,11 +4,14 @@ background runs, cancellations. Nothing is lost, no attempt is executed twice, a
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
 from loop_runner.executors.protocol import Completed, Failed, Waiting
+from loop_runner.github_events import Delivery
 from tests.crash.crashes import (
     Scenario,
     assert_survives_a_crash_at_any_point,
@@ -106,7 +109,18 @@ def held(trial: Trial) -> None:
     assert hold(trial, trial.client).status == 200
 
 
+def waits_for_github(trial: Trial) -> None:
+    trial.facts = {**trial.facts, "prUrl": f"https://github.com/octo/{trial.issue}/pull/7"}
+    trial.register()
+
+
 # --- calls
+
+
+def tell_of_the_pull_request(trial: Trial, client: Client) -> None:
+    """What GitHub's delivery has come to, as the message that run-worker gets; it is always the same one."""
+    delivery = Delivery(UUID(trial.issue.removeprefix("TRIAL-")), f"octo/{trial.issue}", (7,))
+    deliver(client.services, json.dumps(delivery.message()))
 
 
 def deliver_the_last_message(trial: Trial, client: Client) -> None:
@@ -149,7 +163,20 @@ def the_retry_is_cancelled(_crashes: Crashes, trial: Trial) -> list[Any]:
     return lost
 
 
+def the_delivery_comes_again(crashes: Crashes, trial: Trial) -> list[Any]:
+    """As SQS brings what nobody has said that it is done; and so do the messages of its runs."""
+    crashes.scenario.call(trial, trial.client)
+    crashes.scenario.call(trial, trial.client)
+    return messages_come_again(crashes, trial)
+
+
 # --- after
+
+
+def delivery_stands_for_one_run(trial: Trial) -> None:
+    """One that has come to its end."""
+    (run,) = trial.runs()
+    assert (run["actor"], run["status"], trial.row()["state"]) == ("github", "completed", "BUILT")
 
 
 def key_stands_for_one_run(trial: Trial) -> None:
@@ -239,6 +266,14 @@ SCENARIOS = [
     Scenario("a result that fails", tell_failure, before=waiting, loop="told", recoveries=MESSAGES),
     Scenario("a heartbeat", beat, before=waiting, loop="told", recoveries=(*AT_ONCE, *SWEEP)),
     Scenario("a message begins a run", deliver_the_last_message, before=queued, recoveries=MESSAGES),
+    Scenario(
+        "a delivery of GitHub",
+        tell_of_the_pull_request,
+        before=waits_for_github,
+        loop="hub",
+        after=delivery_stands_for_one_run,
+        recoveries=(the_delivery_comes_again,),
+    ),
     Scenario(
         "a background run",
         Trial.run_in_background,
