@@ -132,9 +132,12 @@ def test_what_lets_no_step_go_on_is_left_alone(event: str, payload: dict[str, An
     assert delivery_of(event, ID, payload) is None
 
 
-def test_a_check_of_a_fork_names_no_pull_request_and_goes_on_with_its_commit() -> None:
-    delivery = delivery_of("check_suite", ID, changed("check_suite", "check_suite", "pull_requests", value=[]))
+@pytest.mark.parametrize("none", [[], None])
+def test_a_check_of_a_fork_names_no_pull_request_and_goes_on_with_its_commit(none: list[Any] | None) -> None:
+    delivery = delivery_of("check_suite", ID, changed("check_suite", "check_suite", "pull_requests", value=none))
     assert delivery == Delivery(ID, "Octo/Hello-World", sha=SHA, branches=("feature",))
+    status = delivery_of("status", ID, changed("status", "branches", value=none))
+    assert status == Delivery(ID, "Octo/Hello-World", sha=SHA)
 
 
 def test_pull_requests_of_another_repository_are_none_of_this_ones() -> None:
@@ -156,7 +159,7 @@ def test_pull_requests_of_another_repository_are_none_of_this_ones() -> None:
         ("pull_request", ("pull_request", "number"), True),
         ("pull_request", ("pull_request",), []),
         ("check_suite", ("check_suite", "head_sha"), "main"),
-        ("check_suite", ("check_suite", "pull_requests"), None),
+        ("check_suite", ("check_suite", "pull_requests"), [{"number": 7}]),
         ("status", ("sha",), SHA.upper()),
         ("status", ("branches",), {"name": "x"}),
         ("deployment_status", ("deployment",), {}),

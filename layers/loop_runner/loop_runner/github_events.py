@@ -128,7 +128,9 @@ def _of_check(key: str, payload: Mapping[str, Any]) -> dict[str, Any] | None:
     ours = payload["repository"]["id"]
     return {
         "pull_requests": tuple(
-            _number(each["number"]) for each in check["pull_requests"][:_MOST] if each["base"]["repo"]["id"] == ours
+            _number(each["number"])
+            for each in (check.get("pull_requests") or [])[:_MOST]
+            if each["base"]["repo"]["id"] == ours
         ),
         "sha": _matching(_SHA, check["head_sha"]),
         "branches": (str(branch),) if branch else (),
@@ -140,7 +142,7 @@ def _of_status(payload: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     return {
         "sha": _matching(_SHA, payload["sha"]),
-        "branches": tuple(str(each["name"]) for each in payload["branches"][:_MOST]),
+        "branches": tuple(str(each["name"]) for each in (payload.get("branches") or [])[:_MOST]),
     }
 
 
