@@ -77,6 +77,10 @@ demo: $(VENV)/.local ## see it work: a run with its rows, then one that is kille
 dev: $(VENV)/.local ## the whole system on http://127.0.0.1:3000 (PORT, DATABASE_URL, LOOPS_DIR, STEPS_DIR, TRUST_ACTOR_HEADER)
 	@$(BIN)/python -m tools.local dev
 
+.PHONY: github
+github: $(VENV)/.local ## what behaves as GitHub does, on http://127.0.0.1:3100 (PORT), to try loops/github-delivery with
+	@$(BIN)/python -m tests.github
+
 .PHONY: sql
 sql: $(VENV)/.local ## a psql prompt on the rows of the running `make dev`
 	@$(BIN)/python -m tools.local sql

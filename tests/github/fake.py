@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 DOCUMENTATION: Final = "https://docs.github.com/rest"
+ENTERPRISE: Final = "/api/v3"
+"""What the paths of GitHub Enterprise Server begin with."""
+
 LIMIT: Final = 5000
 """Requests an hour, of a token."""
 
@@ -59,6 +62,7 @@ class _Request:
     headers: Mapping[str, str]
     body: Any
     token: str
+    shapes: Shapes
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class _Answer:
 
 
 class FakeGithub:
-    """A context manager: the server answers at ``url`` (also below ``/api/v3``, as GitHub Enterprise Server does).
+    """A context manager: the server answers at ``url`` (and below ``/api/v3``, as GitHub Enterprise Server does).
 
     ``tokens`` says who calls with which token; ``token`` is the first of them. ``log`` has all requests.
     """
@@ -89,7 +93,6 @@ class FakeGithub:
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.web = f"http://127.0.0.1:{self.port}"
-        self.shapes = Shapes(self.url, self.web)
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -151,15 +154,16 @@ class FakeGithub:
     def handle(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> _Answer | None:
         """The answer; None ends the connection without one."""
         parts = urlsplit(target)
-        path = parts.path.removeprefix("/api/v3")
+        path = parts.path.removeprefix(ENTERPRISE)
+        shapes = Shapes(self.url + parts.path.removesuffix(path), self.web)
         token = re.sub(r"^(bearer|token) ", "", headers.get("authorization", ""), flags=re.IGNORECASE)
         read = json.loads(body) if body else {}
-        request = _Request(method, path, dict(parse_qsl(parts.query)), headers, read, token)
+        request = _Request(method, path, dict(parse_qsl(parts.query)), headers, read, token, shapes)
         with self.lock:
             fault = self._fault(f"{method} {path}{'?' if parts.query else ''}{parts.query}")
             answer = self._answer(request) if fault is None or fault.effect else None
             if fault is not None and fault.status is not None:
-                answer = self._refusal(fault.status, fault.message, fault.headers, fault.more)
+                answer = self._refusal(fault.status, fault.message, _headers(fault), fault.more)
             elif fault is not None:
                 answer = None
             status = answer.status if answer else None
@@ -206,11 +210,11 @@ class FakeGithub:
         repository = self.repositories.get(match[1].lower()) if match else None
         if match is None or repository is None:
             raise RefusedError(404, "Not Found")
-        call = Call(repository, login, request.query, request.body, self.shapes)
+        call = Call(repository, login, request.query, request.body, request.shapes)
         status, body = route(request.method, match[2] or "")(call)
         headers: dict[str, str] = {}
         if isinstance(body, Listing):
-            body, headers = paged(body, self.url + request.path, request.query)
+            body, headers = paged(body, request.shapes.api + request.path, request.query)
         answer = self._json(status, body, headers)
         if request.method == "GET" and status == 200:
             tag = f'W/"{hashlib.sha256(answer.body).hexdigest()}"'
@@ -233,6 +237,13 @@ class FakeGithub:
     def _refusal(self, status: int, message: str, headers: dict[str, str], more: dict[str, Any]) -> _Answer:
         body = {"message": message, **more, "documentation_url": DOCUMENTATION, "status": str(status)}
         return self._json(status, body, headers)
+
+
+def _headers(fault: Fault) -> dict[str, str]:
+    if fault.resets_in is None:
+        return fault.headers
+    reset = str(int(time.time()) + fault.resets_in)
+    return {**fault.headers, "x-ratelimit-remaining": "0", "x-ratelimit-reset": reset}
 
 
 class _Server(ThreadingHTTPServer):

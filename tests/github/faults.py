@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ if TYPE_CHECKING:
 class Fault:
     """What comes instead of the answer. ``effect``: the call is carried out all the same, before.
 
-    ``status`` None drops the connection without an answer. ``seconds`` pass before either.
+    ``status`` None drops the connection without an answer. ``seconds`` pass before either. ``resets_in``: nothing
+    remains of the primary rate limit for so many seconds.
     """
 
     status: int | None = None
@@ -23,6 +23,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     effect: bool = False
     seconds: float = 0.0
+    resets_in: int | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
 
@@ -46,10 +47,9 @@ def server_error(
     return Fault(status, message, headers, effect)
 
 
-def rate_limit(reset_in: int, status: int = 403) -> Fault:
+def rate_limit(resets_in: int, status: int = 403) -> Fault:
     """The primary rate limit: nothing remains until the window is over."""
-    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(time.time()) + reset_in)}
-    return Fault(status, "API rate limit exceeded for user ID 1.", headers)
+    return Fault(status, "API rate limit exceeded for user ID 1.", resets_in=resets_in)
 
 
 def secondary_rate_limit(retry_after: int | None = None, status: int = 403) -> Fault:
@@ -58,8 +58,9 @@ def secondary_rate_limit(retry_after: int | None = None, status: int = 403) -> F
     return Fault(status, message, {} if retry_after is None else {"retry-after": str(retry_after)})
 
 
-def forbidden(message: str = "Resource not accessible by personal access token") -> Fault:
-    return Fault(403, message)
+def forbidden(needs: str = "checks=read") -> Fault:
+    """What the token's permissions do not allow; GitHub says which would."""
+    return Fault(403, "Resource not accessible by integration", {"x-accepted-github-permissions": needs})
 
 
 Act = Fault | Callable[[], Any]

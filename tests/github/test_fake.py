@@ -227,6 +227,10 @@ def test_answer_is_lost_before_or_after_the_merge(github: FakeGithub, fault: Any
     assert call(github, "GET", f"{PULL}/merge").status == (204 if merges else 404)
 
 
-def test_github_enterprise_answers_below_its_own_path(github: FakeGithub) -> None:
-    github.pull()
-    assert call(github, "GET", f"/api/v3{PULL}").json()["number"] == 1
+def test_github_enterprise_answers_below_its_own_path_and_so_do_its_links(github: FakeGithub) -> None:
+    pull = github.pull()
+    for _ in range(31):
+        pull.approve()
+    below = f"/api/v3{PULL}"
+    assert call(github, "GET", below).json()["url"] == github.url + below
+    assert f"<{github.url}{below}/reviews?page=2>" in call(github, "GET", f"{below}/reviews").headers["link"]

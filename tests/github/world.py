@@ -6,7 +6,7 @@ The rules are those of GitHub's REST documentation; what it leaves open is noted
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import Final
@@ -89,13 +89,16 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Merge:
-    """What was merged: the head at that time, and the one that the caller had asked for, if any."""
+    """What was merged: the head at that time, and the one that the caller had asked for, if any.
+
+    ``reviews`` and ``checks`` (name and conclusion, or status) are those of that moment.
+    """
 
     head: str
     asked: str | None
     method: str
     by: str
-    reviews: tuple[tuple[str | None, str], ...]
+    reviews: tuple[Review, ...]
     checks: tuple[tuple[str, str], ...]
 
 
@@ -257,6 +260,6 @@ class PullRequest:
         self.merged_at = now()
         checks = [(run.name, run.conclusion or run.status) for run in self.repository.latest_check_runs(self.head)]
         checks += [(status.context, status.state) for status in self.repository.latest_statuses(self.head)]
-        reviews = tuple((review.user, review.state) for review in self.reviews)
+        reviews = tuple(replace(review) for review in self.reviews)
         self.merges.append(Merge(self.head, sha, method, by, reviews, tuple(checks)))
         return self.merges[-1]
