@@ -130,6 +130,7 @@ def environment(function: Function, timeout: int) -> dict[str, str]:
         "AWS_LAMBDA_FUNCTION_NAME": function.name,
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout),
         "AWS_LAMBDA_LOG_FORMAT": "JSON",
+        "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_REGION": "us-east-1",
         "LANG": "en_US.UTF-8",
         "LAMBDA_TASK_ROOT": str(function.code),
