@@ -303,6 +303,13 @@ class TestMerge:
         assert isinstance(result, Failed)
         assert (result.code, issue.github.requests("^PUT")) == ("GitHub.Unreachable", [])
 
+    def test_not_merged_any_more_where_looking_took_the_time(self, issue: Issue) -> None:
+        """Who is killed while it merges leaves more to find out than who says so before."""
+        issue.reviewed()
+        issue.github.on("/statuses", lambda: setattr(issue.access.host(), "deadline", 0.0))
+        assert issue.code("S5_MERGE") == "GitHub.Unreachable"
+        assert issue.github.requests("^PUT") == []
+
 
 class TestObservation:
     def test_deployment_of_the_merge_commit_makes_the_verdict(self, issue: Issue) -> None:

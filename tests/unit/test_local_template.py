@@ -80,7 +80,8 @@ Resources:
         Many: {Type: SQS, Properties: {Queue: !GetAtt Queue.Arn}}
   Second:
     Type: AWS::Serverless::Function
-    Properties: {CodeUri: second, Handler: deep.module.run, Timeout: 900, Layers: []}
+    Properties:
+      {CodeUri: second, Handler: deep.module.run, Timeout: 900, Layers: [], FunctionName: !Sub "${Level}-second"}
   Loud:
     Type: AWS::Serverless::Function
     Condition: IsLoud
@@ -104,6 +105,7 @@ def test_function_has_what_globals_and_its_own_properties_say(tmp_path: Path) ->
     assert (first.timeout, first.memory) == (29, 256)
     assert first.layers == (tmp_path / "layer",)
     assert (second.module, second.attribute, second.timeout, second.memory) == ("deep.module", "run", 900, 128)
+    assert (first.invoked_as, second.invoked_as) == (None, "INFO-second")
 
 
 def test_environment_is_resolved(tmp_path: Path) -> None:
