@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import assert_sound, create_database, drop_database
 from tests.github.delivery import Delivery
 from tests.github.fake import FakeGithub
+from tests.sample_events import SECRET
 from tools.local.stack import Stack
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def stack(server_url: str, migrated_template: str, world: FakeGithub, log_file: 
         "GITHUB_TOKEN": world.token,
         "GITHUB_API_URL": world.url,
         "GITHUB_REPOSITORIES": "acme/*",
+        "GITHUB_WEBHOOK_SECRET": SECRET,
     }
     with Stack(port=0, database_url=url, environment=environment, log_file=log_file) as stack:
         yield stack
