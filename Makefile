@@ -123,6 +123,10 @@ e2e: $(LAMBDA)/.installed $(VENV)/.dev $(SAM)/.installed ## the functions as SAM
 bench: $(BENCH)/.installed $(LAMBDA)/.installed $(SAM)/.installed ## what a run costs, beside the floor and others: docs/performance.md (QUICK=1: a minute, kept nowhere)
 	@$(BENCH)/python -m benchmarks $(if $(QUICK),--quick)
 
+.PHONY: bench-scale
+bench-scale: $(VENV)/.dev ## what calls cost at a million runs and ten: docs/scale.md; an hour, 45 GB (LEVELS, ROUNDS, FOLDER, RESULT)
+	@$(BIN)/python -m benchmarks.scale
+
 .PHONY: screenshots
 screenshots: $(VENV)/.dev ## the pictures of docs/images, of a stack of their own; needs a Chromium (CHROMIUM)
 	@$(BIN)/python -m tools.screenshots

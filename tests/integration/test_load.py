@@ -140,6 +140,11 @@ def test_a_few_runs_are_live_and_have_minutes_left(database_url: str, sql: Sql) 
     assert sql("SELECT FROM loop_issues WHERE next_attempt_at IS NOT NULL") == []
 
 
+def test_no_run_is_left_live_where_none_was_asked_for(database_url: str, sql: Sql) -> None:
+    load(database_url, issues=60, runs=1000, live_issues=0)
+    assert count_of(sql, "loop_runs WHERE completed_at IS NULL") == 0
+
+
 def test_ledger_lies_in_the_order_of_time_with_statistics_of_it(database_url: str, sql: Sql) -> None:
     load(database_url, issues=100, runs=3000, chunk_rows=1500)
     statistics = sql.one(

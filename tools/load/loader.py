@@ -27,7 +27,8 @@ CHUNK_ROWS: Final = 100_000
 """How many rows, or a few more, are written in one transaction."""
 
 MOST_RUNS_A_DAY: Final = 10_000_000
-_LIVE_ISSUES: Final = 12
+LIVE_ISSUES: Final = 12
+"""How many issues, or fewer where there are few, are left with a live run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ def load(
     until: datetime | None = None,
     beside_others: bool = False,
     chunk_rows: int = CHUNK_ROWS,
+    live_issues: int = LIVE_ISSUES,
     report: Callable[[Progress], None] = lambda _progress: None,
 ) -> Progress:
     """Add ``issues`` issues with ``runs`` runs in all, during the ``days`` before ``until`` (now): LOAD-1, LOAD-2, …
@@ -67,7 +69,7 @@ def load(
         # of calls, as people make them: a loop that goes on by itself is another kind of life
         known = [loop for loop in LoopCatalog(ROOT / "loops").valid() if not loop.auto_advance]
         loops = [world.chance.choice(known) for _ in range(issues)]
-        shares = _shares(world.chance, loops, runs, now - timedelta(days=days), now)
+        shares = _shares(world.chance, loops, runs, now - timedelta(days=days), now, live_issues=live_issues)
         lives = [
             Life(loop, world, share, ending, database.now).turns(f"LOAD-{number}")
             for number, (loop, (share, ending)) in enumerate(zip(loops, shares, strict=True), first)
@@ -81,7 +83,7 @@ def load(
 
 
 def _shares(
-    chance: Random, loops: list[Loop], runs: int, since: datetime, until: datetime
+    chance: Random, loops: list[Loop], runs: int, since: datetime, until: datetime, *, live_issues: int
 ) -> list[tuple[Share, Ending]]:
     """Each issue's share: the first one has a tenth of all runs, the others few or many, in hours or weeks."""
     issues, whole = len(loops), until - since
@@ -91,7 +93,7 @@ def _shares(
     hot = runs // 10 if issues > 1 else runs
     counts = [hot, *_divided(runs - hot, weights[1:])]
     can_live = [number for number in range(1, issues) if counts[number] and _begins_elsewhere(loops[number])]
-    live = can_live[: min(_LIVE_ISSUES, issues // 5, runs // 20)]
+    live = can_live[: min(live_issues, issues // 5, runs // 20)]
     shares = []
     for number in range(issues):
         ending = Ending.ANYWHERE if ends[number] == until else Ending.FINAL
