@@ -3,7 +3,9 @@
 -- refuses what is younger than a day, for which Idempotency-Keys are kept. A run that its issue would retry, or that
 -- planned how it goes on, stays.
 CREATE OR REPLACE FUNCTION loop_purge(before timestamptz, max_rows integer) RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER AS $$
+LANGUAGE plpgsql SECURITY DEFINER
+SET enable_seqscan = off -- some runs of many, whatever the statistics say
+AS $$
 DECLARE
     v_runs loop_runs[];
 BEGIN

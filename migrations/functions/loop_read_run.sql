@@ -1,6 +1,6 @@
 -- A run with its steps, its events, newest first, and the run that retried it; null where there is no such run. Its events lie
 -- between its beginning and its end; only that its retry is cancelled comes later, and soon; the run that retries it is one
--- of the next, too. It reads no more of an issue with many runs: see loop_list_runs on sorts.
+-- of the next, too. It reads no more of an issue with many runs: see loop_list_runs on sorts and arrays.
 --
 -- answer: the run's columns, steps [], events [], retried_by
 CREATE OR REPLACE FUNCTION loop_read_run(wanted_run_id uuid) RETURNS jsonb
@@ -37,17 +37,19 @@ BEGIN
         WHERE run_id = v_run.id
     ) AS e;
 
-    SELECT following.id INTO v_retried
-    FROM (
-        SELECT id, retry_of, created_at
-        FROM loop_runs
-        WHERE issue_id = v_run.issue_id AND (created_at, id) > (v_run.created_at, v_run.id)
-        ORDER BY created_at, id
-        LIMIT 100
-    ) AS following
-    WHERE following.retry_of = v_run.id
-    ORDER BY following.created_at
-    LIMIT 1;
+    IF v_run.status = 'failed' THEN -- no other is retried
+        SELECT following.id INTO v_retried
+        FROM (
+            SELECT id, retry_of, created_at
+            FROM loop_runs
+            WHERE issue_id = ANY(ARRAY[v_run.issue_id]) AND (created_at, id) > (v_run.created_at, v_run.id)
+            ORDER BY issue_id DESC, created_at, id
+            LIMIT 100
+        ) AS following
+        WHERE following.retry_of = v_run.id
+        ORDER BY following.created_at
+        LIMIT 1;
+    END IF;
 
     RETURN to_jsonb(v_run) || jsonb_build_object(
         'steps', loop_get_run(v_run.id) -> 'steps', 'events', v_events, 'retried_by', v_retried);

@@ -1,11 +1,14 @@
-"""What a call costs does not grow with the ledger: the blocks that its queries touch, on one of ten times the runs.
+"""What a call costs does not grow with the ledger: the blocks that it touches, on one of ten times the runs.
 
-Blocks are counted, not seconds: machines are shared.
+Blocks are counted, not seconds: machines are shared. That no table is read from end to end, and no more rows than
+needed, so that none can be sorted either, the server's own counts say: a plan does not show what the functions do.
+``make bench-scale`` measures the same calls on millions of runs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -13,14 +16,20 @@ import pytest
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from benchmarks.scale.calls import CALLS, Kind
+from benchmarks.scale.days import Days, Shape
+from benchmarks.scale.subject import Subject
+from loop_runner.background import PURGE_BATCH
 from loop_runner.database import Database
 from loop_runner.services import Services
 from tests.conftest import Client, create_database, drop_database
 from tools.load.loader import load
+from tools.local.roles import app_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from benchmarks.scale.calls import Measured
     from loop_runner.settings import Settings
     from tests.conftest import Sql
 
@@ -140,3 +149,104 @@ def test_look_for_what_waits_for_a_pull_request_reads_the_newest_of_the_state_by
     blocks_of_all = sql.one("SELECT pg_relation_size('loop_issues') / 8192 AS blocks")["blocks"]
     assert touched[1] < 250, "of 100 looked at"
     assert touched[1] < touched[2] < blocks_of_all, touched
+
+
+# ------------------------------------------------------------------------------ every call, chore and query of the seed
+
+ROWS = {
+    "GET issues": 1_500,  # the last of at most 50 runs of each issue of a page
+    "GET issues of a loop and state": 1_500,
+    "GET runs of a loop": 5_100,  # as many as a page looks at
+    "GET runs of an actor": 5_100,
+    "GET runs of an actor who has none": 5_100,
+    "GET stats of a day": 5_000,  # the runs of its window, and their steps
+    f"purge of the {PURGE_BATCH} oldest runs": 8_000,  # so many runs with their steps and events
+}
+"""How many rows a call may read; others three hundred: a page of a hundred, and what belongs to its items."""
+
+
+@pytest.fixture(scope="module")
+def subject(server_url: str, migrated_template: str) -> Iterator[Subject]:
+    """A ledger of 24,000 runs on eight days, hot issue included, as the benchmark has it."""
+    url = create_database(server_url, migrated_template)
+    days = Days(url, datetime.now(UTC) - timedelta(days=10), Shape(runs=3_000, others=79, groups=4))
+    days.grow(24_000)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+    subject = Subject(days, app_url(url))
+    yield subject
+    subject.close()
+    drop_database(server_url, url)
+
+
+@dataclass
+class Reads:
+    """Rows that were read by calls, and how often a table was read from end to end, by table."""
+
+    rows: int
+    scans: dict[str, int]
+
+
+def reads(subject: Subject, act: Callable[[], object]) -> Reads:
+    """What the sessions of the subject read meanwhile."""
+    counts = (
+        "SELECT relname, seq_scan, seq_tup_read + coalesce(idx_tup_fetch, 0) AS rows"
+        " FROM pg_stat_user_tables WHERE schemaname = 'public' AND relname LIKE 'loop%%'"
+    )
+
+    def now() -> dict[str, dict[str, Any]]:
+        for session in (subject.looker, subject.services.database._connected()):
+            session.execute("SELECT pg_stat_force_next_flush()")
+            session.execute("SELECT 1")  # the one before is over then, and told
+        return {row["relname"]: row for row in subject.query(counts)}
+
+    before = now()
+    act()
+    after = now()
+    changed = {name: {key: after[name][key] - before[name][key] for key in ("seq_scan", "rows")} for name in after}
+    return Reads(
+        sum(each["rows"] for each in changed.values()),
+        {name: each["seq_scan"] for name, each in changed.items() if each["seq_scan"]},
+    )
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if not call.grows], ids=lambda call: call.name)
+def test_a_call_reads_no_table_from_end_to_end_and_no_more_rows_than_it_needs(subject: Subject, call: Measured) -> None:
+    act = call.prepare(subject)
+    read = reads(subject, act)
+    subject.tidy()
+    assert read.scans == {}
+    assert read.rows <= ROWS.get(call.name, 300)
+
+
+@pytest.mark.parametrize(
+    "call", [call for call in CALLS if call.kind is Kind.SEED and call.grows], ids=lambda call: call.name
+)
+def test_a_count_of_the_whole_reads_the_whole(subject: Subject, call: Measured) -> None:
+    """What the counts above would say of a call that did: they count."""
+    assert call.grows
+    read = reads(subject, call.prepare(subject))
+    assert read.rows >= 24_000 or read.scans
+
+
+def test_an_issue_that_had_many_runs_long_ago_is_not_looked_for_among_all_that_came_after(
+    server_url: str, migrated_template: str
+) -> None:
+    """The planner knows that a fourth of all runs are its, not that they are the oldest."""
+    url = create_database(server_url, migrated_template)
+    try:
+        until = datetime.now(UTC) - timedelta(days=30)
+        load(url, issues=1, runs=1_500, days=5, until=until, live_issues=0)
+        load(url, issues=10, runs=4_500, days=29, live_issues=0)
+        subject = Subject(Days.of(url, until, Shape()), app_url(url))
+        (last,) = subject.query(
+            "SELECT id FROM loop_runs WHERE issue_id = 'LOAD-1' AND status = 'failed' ORDER BY created_at DESC LIMIT 1"
+        )
+        for path in ("/api/loop/issues/LOAD-1/runs", f"/api/loop/runs/{last['id']}"):
+            subject.call("GET", path)  # connects
+            read = reads(subject, lambda path=path: subject.call("GET", path))  # type: ignore[misc]
+            assert read.scans == {}
+            assert read.rows <= 300
+        subject.close()
+    finally:
+        drop_database(server_url, url)

@@ -126,11 +126,13 @@ SELECT * FROM updated
 
 _GET_RUN: Final = "SELECT * FROM loop_runs WHERE id = %(id)s"
 
+# An array and an order that begins with the issue: only the index of issues serves both. With an equality the planner
+# may walk all runs by time, in the hope that one of an issue with many comes soon; its last may be long ago.
 _LIST_RUNS_BY_ISSUE: Final = """
 SELECT *
 FROM loop_runs
-WHERE issue_id = %(issue_id)s AND (created_at, id) < (%(before_at)s, %(before_id)s)
-ORDER BY created_at DESC, id DESC
+WHERE issue_id = ANY(ARRAY[%(issue_id)s]) AND (created_at, id) < (%(before_at)s, %(before_id)s)
+ORDER BY issue_id, created_at DESC, id DESC
 LIMIT %(limit)s
 """
 
