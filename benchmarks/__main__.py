@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks import costs, machine, page, priority, processes, speeds
 from benchmarks.engines import COMPARED, ENGINES, PATHS
 from benchmarks.figures import RESULTS, Figures
-from benchmarks.goals import GOALS
+from benchmarks.goals import GOALS, lines_of_scale
 from tools.build.sam import BuildError
 from tools.local.binaries import PostgresError
 from tools.local.postgres import Server
@@ -122,6 +122,7 @@ def main() -> int:
     print(f"\nmeasured in {(time.monotonic() - began) / 60:.0f} minutes")
     for goal in GOALS:
         print(goal.line(figures))
+    print("\n".join(lines_of_scale()))
     return 0
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.figures import Spread
+from benchmarks.figures import RESULTS, Spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from benchmarks.figures import Figures
+
+
+SCALE: Final = RESULTS.with_name("scale.json")
+"""The result of the last `make bench-scale`, which takes too long to be part of this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +88,13 @@ GOALS: Final = (
     Goal("init", "INIT of run-next-step to its floor", 1.15, _init, at_most=True),
     Goal("wal", "WAL of a run to that of DBOS", 1.2, _wal, at_most=True),
 )
+
+
+def lines_of_scale(path: Path = SCALE) -> list[str]:
+    """Those of any call of the API on a larger ledger, as they were measured last."""
+    if not path.exists():
+        return ["goal api-call-at-scale value - bound ≤1.5 not measured: make bench-scale"]
+    return [
+        f"goal {goal['name']} value {goal['value']:.2f} bound ≤{goal['bound']:g} {'ok' if goal['ok'] else 'missed'}"
+        for goal in json.loads(path.read_text())["goals"]
+    ]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks import page, plots
 from benchmarks.engines import COMPARED, FLOOR, PGBENCH, RUN
 from benchmarks.figures import RESULTS, Figures, Spread
-from benchmarks.goals import GOALS
+from benchmarks.goals import GOALS, lines_of_scale
 from benchmarks.speeds import order
 from benchmarks.wire import Counts
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +79,14 @@ def test_a_ratio_is_taken_within_a_repeat() -> None:
 def test_a_goal_that_was_not_measured_is_not_met() -> None:
     for goal in GOALS:
         assert goal.line(Figures({})).endswith("not measured")
+
+
+def test_goals_of_scale_are_those_of_its_last_result(tmp_path: Path) -> None:
+    path = tmp_path / "scale.json"
+    (line,) = lines_of_scale(path)
+    assert "not measured" in line
+    path.write_text(json.dumps({"goals": [{"name": "any", "value": 1.604, "bound": 1.5, "ok": False, "of": "stats"}]}))
+    assert lines_of_scale(path) == ["goal any value 1.60 bound ≤1.5 missed"]
 
 
 @pytest.mark.parametrize(
