@@ -120,7 +120,7 @@ e2e: $(LAMBDA)/.installed $(VENV)/.dev $(SAM)/.installed ## the functions as SAM
 	$(BIN)/pytest tests/e2e $(ARGS)
 
 .PHONY: bench
-bench: $(BENCH)/.installed $(LAMBDA)/.installed $(SAM)/.installed ## what a run costs, beside the floor and others: docs/performance.md (QUICK=1: a minute, kept nowhere)
+bench: $(BENCH)/.installed $(LAMBDA)/.installed $(SAM)/.installed ## what a run costs, beside the floor and others: docs/performance.md (QUICK=1: a minute or two, kept nowhere)
 	@$(BENCH)/python -m benchmarks $(if $(QUICK),--quick)
 
 .PHONY: bench-scale
