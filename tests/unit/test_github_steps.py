@@ -303,6 +303,12 @@ class TestMerge:
         assert isinstance(result, Failed)
         assert (result.code, issue.github.requests("^PUT")) == ("GitHub.Unreachable", [])
 
+    def test_merges_what_was_reviewed_and_not_what_a_caller_has_linked_since(self, issue: Issue) -> None:
+        pull, other = issue.reviewed(), issue.github.pull()
+        issue.facts["prUrl"] = issue.github.pull_url(other)
+        assert isinstance(issue.merge(), Completed)
+        assert (len(pull.merges), other.merges) == (1, [])
+
     def test_not_merged_any_more_where_looking_took_the_time(self, issue: Issue) -> None:
         """Who is killed while it merges leaves more to find out than who says so before."""
         issue.reviewed()
