@@ -124,7 +124,7 @@ bench: $(BENCH)/.installed $(LAMBDA)/.installed $(SAM)/.installed ## what a run 
 	@$(BENCH)/python -m benchmarks $(if $(QUICK),--quick)
 
 .PHONY: bench-scale
-bench-scale: $(VENV)/.dev ## what calls cost at a million runs and ten: docs/scale.md; an hour, 45 GB (LEVELS, ROUNDS, FOLDER, RESULT)
+bench-scale: $(VENV)/.dev ## what calls cost at a million runs and ten: docs/scale.md; an hour, 25 GB (LEVELS, ROUNDS, FOLDER, RESULT)
 	@$(BIN)/python -m benchmarks.scale
 
 .PHONY: screenshots
