@@ -162,7 +162,8 @@ class TestRetention:
     def test_purge_looks_only_where_its_owner_says(self, database: Database, sql: Sql) -> None:
         """Else loop_app could put tables of its own in front of the ledger's."""
         config = sql.one("SELECT proconfig, prosecdef FROM pg_proc WHERE proname = 'loop_purge'")
-        assert config == {"proconfig": ["search_path=pg_catalog, public, pg_temp"], "prosecdef": True}
+        assert "search_path=pg_catalog, public, pg_temp" in config["proconfig"]
+        assert config["prosecdef"]
         database.query("CREATE TEMP TABLE loop_runs (id uuid)", [])
         database.query("SELECT loop_purge(now() - interval '2 days', 10)", [])
 
