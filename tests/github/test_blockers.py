@@ -86,7 +86,7 @@ def deploy_twice(delivery: Delivery) -> None:
 BEFORE_THE_MERGE: list[Case] = [
     ("no address", "NO_PR_LINKED", "prUrl", no_link, link_again),
     ("of an issue", "NO_PR_LINKED", "prUrl", link(lambda url: url.replace("/pull/", "/issues/")), link_again),
-    ("of a host", "NO_PR_LINKED", "127.0.0.1", link(lambda _: "https://git.example.org/acme/a/pull/1"), link_again),
+    ("of a host", "NO_PR_LINKED", "127.0.0.1", link(lambda url: url.replace("127.0.0.1", "127.0.0.2")), link_again),
     ("beside the list", "REPOSITORY_NOT_ALLOWED", "evil/", link(lambda url: url.replace("acme/", "evil/")), link_again),
     ("of none", "PR_NOT_FOUND", "100", link(lambda url: f"{url}00"), link_again),
     (

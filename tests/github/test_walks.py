@@ -192,7 +192,6 @@ def test_deployment_that_a_later_one_has_replaced_was_a_success(delivery: Delive
 def test_merge_by_somebody_else_is_taken_for_what_it_is(delivery: Delivery) -> None:
     delivery.make_ready()
     delivery.github.on("PUT .*/merge", lambda: delivery.pull.merge("zoe"))
-    delivery.go()
     assert delivery.blocker()[0] == "NO_DEPLOYMENT_OBSERVATIONS"
     facts = delivery.facts["pr"]
     assert (facts["mergedBy"], facts["mergeSha"]) == ("zoe", delivery.pull.merge_commit)
