@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
 
 from tests.github.apps import App
@@ -206,12 +206,14 @@ class FakeGithub:
         return answer
 
     def _of_repository(self, request: _Request, login: str) -> _Answer:
-        match = re.fullmatch(r"/repos/([^/]+/[^/]+)(/.*)?", request.path)
-        repository = self.repositories.get(match[1].lower()) if match else None
+        match = re.fullmatch(r"/(?:repos/([^/]+/[^/]+)|repositories/(\d+))(/.*)?", request.path)
+        repository = self._find(match[1], match[2]) if match else None
         if match is None or repository is None:
             raise RefusedError(404, "Not Found")
+        if match[1] and match[1].lower() != repository.name.lower():
+            return self._moved(request, f"{request.shapes.api}/repositories/{repository.id}{match[3] or ''}")
         call = Call(repository, login, request.query, request.body, request.shapes)
-        status, body = route(request.method, match[2] or "")(call)
+        status, body = route(request.method, match[3] or "")(call)
         headers: dict[str, str] = {}
         if isinstance(body, Listing):
             body, headers = paged(body, request.shapes.api + request.path, request.query)
@@ -222,6 +224,19 @@ class FakeGithub:
             if request.headers.get("if-none-match") == tag:
                 return _Answer(304, b"", answer.headers)
         return answer
+
+    def _find(self, name: str | None, number: str | None) -> Repository | None:
+        """By its name, one of before, or its id."""
+        for each in self.repositories.values():
+            if str(each.id) == number or each.name.lower() == (name or "").lower():
+                return each
+        return self.repositories.get((name or "").lower())
+
+    def _moved(self, request: _Request, url: str) -> _Answer:
+        """To where a name of before leads: for good, but that methods other than GET are to stay what they are."""
+        url += f"?{urlencode(request.query)}" if request.query else ""
+        status, message = (301, "Moved Permanently") if request.method == "GET" else (307, "Temporary Redirect")
+        return self._refusal(status, message, {"location": url}, {"url": url})
 
     def _json(self, status: int, body: Any, headers: dict[str, str]) -> _Answer:
         limits = {

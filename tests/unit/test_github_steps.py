@@ -173,6 +173,14 @@ class TestReview:
         issue.pull.approve()
         assert issue.code("S4_REVIEW") == "REPOSITORY_NOT_ALLOWED"
 
+    def test_repository_that_has_moved_is_gone_on_with_where_it_is(self, issue: Issue) -> None:
+        issue.github.repository().name = "acme/store"
+        issue.with_settings(GITHUB_REPOSITORIES="acme/*")
+        issue.pull.approve()
+        issue.review()
+        assert issue.facts["pr"]["repository"] == "acme/store"
+        assert issue.github.requests("acme/store.*/reviews")
+
     def test_blocking_review_of_a_later_page_blocks(self, issue: Issue) -> None:
         for number in range(100):
             issue.pull.review(f"reader-{number}", "COMMENTED")
@@ -237,6 +245,13 @@ class TestMerge:
         issue.github.on(f"GET /repos/acme/shop/pulls/{pull.number}$", CUT, nth=2)
         assert isinstance(issue.merge(), Completed)
         assert "mergedBy" not in issue.facts["pr"]
+
+    def test_repository_that_moves_after_the_review_is_merged_where_it_is(self, issue: Issue) -> None:
+        pull = issue.reviewed()
+        issue.github.repository().name = "acme/store"
+        issue.with_settings(GITHUB_REPOSITORIES="acme/*")
+        assert isinstance(issue.merge(), Completed)  # GitHub leads PUT with 307, which PyGithub does not follow
+        assert (issue.facts["pr"]["repository"], len(pull.merges)) == ("acme/store", 1)
 
     def test_review_is_asked_for_again(self, issue: Issue) -> None:
         issue.reviewed().request_changes("cy")
@@ -349,6 +364,29 @@ class TestObservation:
     def test_success_that_a_later_deployment_took_the_place_of_is_one(self, issue: Issue) -> None:
         issue.merged().deploy("success")
         issue.github.repository().deploy(issue.github.repository().commit("main"), "success")
+        assert isinstance(issue.observe(), Completed)
+
+    @pytest.mark.parametrize("allowed", ["acme/*", "acme/shop"])
+    def test_deployment_of_another_commit_is_none_where_the_repository_has_moved(
+        self, issue: Issue, allowed: str
+    ) -> None:
+        pull = issue.merged()
+        repository = issue.github.repository()
+        repository.name = "acme/store"
+        issue.with_settings(GITHUB_REPOSITORIES=allowed)
+        pull.deploy("failure")
+        repository.deploy(repository.commit("main"), "success")
+        kept = {"acme/*": "NO_GREEN_VERDICT", "acme/shop": "REPOSITORY_NOT_ALLOWED"}
+        assert issue.code("S6_DEPLOYMENT_OBSERVE") == kept[allowed]
+
+    def test_answer_to_a_question_whose_query_was_lost_is_read_for_what_was_asked(self, issue: Issue) -> None:
+        pull = issue.merged()
+        pull.deploy("success", environment="Production")
+        repository = issue.github.repository()
+        pull.deploy("failure", environment="staging")
+        repository.deploy(repository.commit("main"), "failure")
+        location = f"{issue.github.url}/repositories/{repository.id}/deployments?sha={pull.merge_commit}"
+        issue.github.on("GET .*/deployments", Fault(301, "Moved Permanently", {"location": location}))
         assert isinstance(issue.observe(), Completed)
 
     def test_any_environment_does_where_none_is_named(self, issue: Issue) -> None:

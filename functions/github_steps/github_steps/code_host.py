@@ -16,6 +16,7 @@ from github_steps.checks import CheckRun, Status
 from github_steps.credentials import UNAUTHORIZED, Credentials, token_of
 from github_steps.deployments import Deployment, DeploymentStatus
 from github_steps.faults import UNEXPECTED, UNREACHABLE, RefusedError, fault_of
+from github_steps.links import Link
 from github_steps.outcome import FailedError
 from github_steps.reviews import Review
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from github.Repository import Repository
-
-    from github_steps.links import Link
 
 ANSWER_SECONDS: Final = 8
 """For a connection, and for each part of an answer; GitHub itself gives up after ten."""
@@ -53,6 +52,11 @@ class PullRequest:
     is_mergeable: bool | None
     merge_sha: str | None
     merged_by: str | None
+
+    @property
+    def link(self) -> Link:
+        """Where it is now: below the name of before GitHub leads GET, without its query, and no other method."""
+        return Link(self.repository, self.number)
 
     @property
     def is_merged(self) -> bool:
@@ -132,7 +136,9 @@ class CodeHost:
         to = {"environment": environment} if environment else {}
         with self._asking("read deployments"):
             found = self._repository(link).get_deployments(sha=sha, **to)
-            return list(self._all(found, lambda one: Deployment(one.id, one.environment, one.sha)))
+            every = self._all(found, lambda one: Deployment(one.id, one.environment, one.sha))
+            where = environment.lower()  # and once more: PyGithub follows a redirect without the query
+            return [one for one in every if one.sha == sha and where in {"", one.environment.lower()}]
 
     def deployment_statuses(self, link: Link, deployment: Deployment) -> list[DeploymentStatus]:
         """What a deployment was reported to be."""

@@ -26,11 +26,10 @@ _STALE: Final = {"checks": None, "deployment": None, "verdict": None}
 
 def review(facts: Mapping[str, Any], host: CodeHost, settings: GithubSettings) -> Completed:
     """S4: the pull request is open, no draft, and approved; or somebody has merged it already."""
-    link = linked(facts, settings)
-    pull = _read(host, link, settings)
+    pull = _read(host, linked(facts, settings), settings)
     if not pull.is_merged:
         _check_open(pull)
-    decision = decide(_reviews(host, link), pull.author)
+    decision = decide(_reviews(host, pull.link), pull.author)
     if not pull.is_merged:
         _check_approved(decision)
     reviews = {
@@ -40,8 +39,8 @@ def review(facts: Mapping[str, Any], host: CodeHost, settings: GithubSettings) -
     }
     facts = {"pr": _facts(pull), "review": reviews, **_STALE}
     if pull.is_merged:
-        return Completed(facts, f"{link} was merged already{_by(pull)}")
-    return Completed(facts, f"{link} is approved by {_names(decision.approved_by)}")
+        return Completed(facts, f"{pull.link} was merged already{_by(pull)}")
+    return Completed(facts, f"{pull.link} is approved by {_names(decision.approved_by)}")
 
 
 def merge(facts: Mapping[str, Any], host: CodeHost, settings: GithubSettings) -> Completed:
@@ -49,10 +48,10 @@ def merge(facts: Mapping[str, Any], host: CodeHost, settings: GithubSettings) ->
 
     It looks first: the attempt before may have merged, and its answer have been lost.
     """
-    link = reviewed(facts, settings)
-    pull = _read(host, link, settings)
+    pull = _read(host, reviewed(facts, settings), settings)
+    link = pull.link
     if pull.is_merged:
-        return _was_merged(link, pull)
+        return _was_merged(pull)
     _check_open(pull)
     _check_approved(decide(_reviews(host, link), pull.author))
     count = _check_checks(host, link, pull.head_sha)
@@ -60,7 +59,7 @@ def merge(facts: Mapping[str, Any], host: CodeHost, settings: GithubSettings) ->
     try:
         merge_sha = host.merge(link, pull.head_sha, settings.merge_method)
     except RefusedError as refused:
-        return _refused(refused, host, link, settings, pull)
+        return _refused(refused, host, settings, pull)
     return Completed(
         {"pr": {**_facts(pull), "merged": True, "mergeSha": merge_sha, "mergedBy": _who(host, link)}, "checks": checks},
         f"{link} is merged as {merge_sha}",
@@ -69,8 +68,9 @@ def merge(facts: Mapping[str, Any], host: CodeHost, settings: GithubSettings) ->
 
 def observe(facts: Mapping[str, Any], host: CodeHost, settings: GithubSettings) -> Completed:
     """S6: the newest deployment of the merge commit is a success."""
-    link = reviewed(facts, settings)
-    sha = facts["pr"].get("mergeSha") or _read(host, link, settings).merge_sha
+    pull = _read(host, reviewed(facts, settings), settings)
+    link = pull.link
+    sha = facts["pr"].get("mergeSha") or pull.merge_sha  # just after the merge, GitHub may show it as open yet
     if not sha:
         raise BlockedError("PR_NOT_MERGED", f"{link} is not merged: merge it")
     where = f"to {settings.environment}" if settings.environment else "to any environment"
@@ -166,20 +166,20 @@ def _check_checks(host: CodeHost, link: Link, sha: str) -> int:
 # ------------------------------------------------------------------------------------------------ after the merge
 
 
-def _was_merged(link: Link, pull: PullRequest) -> Completed:
+def _was_merged(pull: PullRequest) -> Completed:
     """By somebody else, or by an attempt whose answer was lost: what it had checked, nobody knows any more."""
-    return Completed({"pr": _facts(pull), "checks": None}, f"{link} was merged already{_by(pull)} as {pull.merge_sha}")
+    message = f"{pull.link} was merged already{_by(pull)} as {pull.merge_sha}"
+    return Completed({"pr": _facts(pull), "checks": None}, message)
 
 
-def _refused(
-    refused: RefusedError, host: CodeHost, link: Link, settings: GithubSettings, before: PullRequest
-) -> Completed:
+def _refused(refused: RefusedError, host: CodeHost, settings: GithubSettings, before: PullRequest) -> Completed:
     """What a merge that GitHub refused means: looked up, for it says little itself."""
+    link = before.link
     if refused.status in {404, 410, 451}:
         raise FailedError(FORBIDDEN, f"GitHub does not let the token merge {link}: {refused.reason}")
     pull = _read(host, link, settings)
     if pull.is_merged:
-        return _was_merged(link, pull)
+        return _was_merged(pull)
     _check_open(pull)
     if pull.head_sha != before.head_sha:
         moved = f"The head has moved from {before.head_sha} to {pull.head_sha}"
