@@ -156,7 +156,8 @@ class TestCredentials:
 
     def test_what_looks_like_a_credential_is_hidden(self) -> None:
         credentials = Credentials("an-older-token-without-a-prefix")
-        for text in ("an-older-token-without-a-prefix", "ghs_1Ab", "github_pat_11A_x", "eyJhbGciOi.eyJpc3Mi.c2lnbg"):
+        jwt = "eyJhbGciOi.eyJpc3Mi.c2ln-bg_x"
+        for text in ("an-older-token-without-a-prefix", "ghs_1Ab", f"ghs_4711_{jwt}", "github_pat_11A_x", jwt):
             assert credentials.hide(f"token {text}, please") == f"token {HIDDEN}, please"
         assert credentials.hide("merge commits are not allowed") == "merge commits are not allowed"
         assert "older" not in repr(credentials)

@@ -16,6 +16,7 @@ from loop_runner import secret
 from loop_runner.results import Blocked, Completed, Failed, read_result
 from loop_runner.secret import Secret
 from tests.conftest import Context, Lines
+from tests.github import fake
 from tests.github.fake import FakeGithub
 from tests.github.faults import CUT, LOST, Fault, forbidden, secondary_rate_limit, server_error, slow
 
@@ -522,11 +523,27 @@ class TestSecrecy:
     def test_token_that_github_echoes_is_in_no_answer_and_no_line(
         self, issue: Issue, handle: Callable[[str], tuple[dict[str, Any], Lines]], status: int
     ) -> None:
-        echo = Fault(status, f"no {MARKED}", {"x-echo": MARKED}, more={"errors": [{"message": MARKED}]})
+        echo = Fault(
+            status, f"no {MARKED}", {"x-accepted-github-permissions": MARKED}, more={"errors": [{"message": MARKED}]}
+        )
         issue.github.on("^GET", echo, times=9)
         answer, lines = handle("S4_REVIEW")
         assert answer["status"] in {"blocked", "failed"}
         assert "canary" not in json.dumps([answer, lines])
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+    def test_token_is_sent_nowhere_else_whatever_an_answer_leads_to(
+        self, issue: Issue, monkeypatch: pytest.MonkeyPatch, host: str
+    ) -> None:
+        with FakeGithub() as other:
+            url = f"http://{host}:{other.port}/repos/acme/shop/pulls/{issue.pull.number}"
+            issue.github.on("^GET", Fault(301, "Moved Permanently", {"location": url}))
+            assert issue.code("S4_REVIEW") == "GitHub.UnexpectedAnswer"
+            link = {"link": f'<{url}/reviews?page=2>; rel="next"'}
+            monkeypatch.setattr(fake, "paged", lambda listing, *_: (listing.items, link))
+            issue.pull.approve()
+            assert issue.code("S4_REVIEW") == "GitHub.UnexpectedAnswer"
+            assert other.log == []
 
     def test_line_has_the_ids_and_the_code(
         self, issue: Issue, handle: Callable[[str], tuple[dict[str, Any], Lines]]

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 UNAUTHORIZED: Final = "GitHub.Unauthorized"
 HIDDEN: Final = "(hidden)"
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
-# https://github.blog/engineering/behind-githubs-new-authentication-token-formats; and JSON web tokens.
-_LIKE_A_TOKEN: Final = re.compile(r"\b(?:gh[a-z]_|github_pat_)\w+|\beyJ[\w-]+\.[\w-]+\.[\w-]+")
+# https://github.blog/engineering/behind-githubs-new-authentication-token-formats; and JSON web tokens, alone or as an
+# installation's since 2026: ghs_, the App's id, _ and one of those.
+_LIKE_A_TOKEN: Final = re.compile(r"\b(?:gh[a-z]_|github_pat_)[\w.-]+|\beyJ[\w-]+\.[\w-]+\.[\w-]+")
 _SHAPES: Final = '{"token": "…"} or {"appId": …, "installationId": …, "privateKey": "…"}'
 
 

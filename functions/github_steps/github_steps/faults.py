@@ -50,7 +50,7 @@ def fault_of(error: GithubException, doing: str, hide: Callable[[str], str]) -> 
                 return FailedError(
                     RATE_LIMIT, f"GitHub's rate limit does not let the token {doing} yet: {reason}", seconds
                 )
-            return FailedError(FORBIDDEN, f"GitHub does not let the token {doing}: {reason}{_missing(headers)}")
+            return FailedError(FORBIDDEN, f"GitHub does not let the token {doing}: {reason}{hide(_missing(headers))}")
         case 404 | 405 | 409 | 410 | 422 | 451:
             return RefusedError(error.status, reason)
         case status if status >= 500:
@@ -81,7 +81,7 @@ def _seconds_of_limit(status: int, headers: Mapping[str, str], reason: str) -> f
     if asked is not None:
         return asked
     reset = headers.get("x-ratelimit-reset", "")
-    if headers.get("x-ratelimit-remaining") == "0" and reset.isdigit():
+    if headers.get("x-ratelimit-remaining") == "0" and reset.isascii() and reset.isdigit():
         return max(int(reset) - time.time(), 0.0) + 1  # the second in which it resets may not be over
     return _SECONDARY_SECONDS if status == 429 or "rate limit" in reason.lower() else None
 
