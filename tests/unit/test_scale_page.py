@@ -19,5 +19,5 @@ def test_the_results_are_of_every_call_at_every_level() -> None:
     assert result["issues"] == 10_000
     assert [level["runs"] for level in result["levels"]][:2] == [10_000, 1_000_000]
     for level in result["levels"]:
-        assert all(call["large"]["n"] > 5 for call in level["calls"] if call["kind"] in {"read", "write"})
+        assert all(call["large"]["n"] >= 5 for call in level["calls"] if call["kind"] in {"read", "write"})
     assert {goal["bound"] for goal in result["goals"]} == {1.5}
