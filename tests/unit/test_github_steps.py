@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,7 @@ from loop_runner import secret
 from loop_runner.results import Blocked, Completed, Failed, read_result
 from loop_runner.secret import Secret
 from tests.conftest import Context, Lines
-from tests.github import fake
+from tests.github import fake, routes
 from tests.github.fake import FakeGithub
 from tests.github.faults import CUT, LOST, Fault, forbidden, secondary_rate_limit, server_error, slow
 
@@ -288,6 +289,24 @@ class TestMerge:
             issue.pull.status(f"status-{number}")
         assert issue.code("S5_MERGE") == "CHECKS_FAILED"
 
+    @pytest.mark.parametrize(
+        ("asked", "answer"),
+        [
+            *product(["/reviews", "/check-runs", "/statuses"], [None, {}, {"url": ""}]),
+            *product(["/check-runs"], [[], {"check_runs": None}, {"check_runs": {}}]),
+        ],
+    )
+    def test_answer_that_is_no_list_is_not_taken_for_an_empty_one(
+        self, issue: Issue, monkeypatch: pytest.MonkeyPatch, asked: str, answer: Any
+    ) -> None:
+        issue.reviewed().status("lint")
+
+        def paged(listing: Any, url: str, query: Any) -> Any:
+            return (answer, {}) if url.endswith(asked) else routes.paged(listing, url, query)
+
+        monkeypatch.setattr(fake, "paged", paged)
+        assert issue.code("S5_MERGE") == "GitHub.UnexpectedAnswer"
+
     def test_head_that_moves_after_its_checks_is_not_merged(self, issue: Issue) -> None:
         pull = issue.reviewed()
         before = pull.head
@@ -539,10 +558,14 @@ class TestSecrecy:
             url = f"http://{host}:{other.port}/repos/acme/shop/pulls/{issue.pull.number}"
             issue.github.on("^GET", Fault(301, "Moved Permanently", {"location": url}))
             assert issue.code("S4_REVIEW") == "GitHub.UnexpectedAnswer"
-            link = {"link": f'<{url}/reviews?page=2>; rel="next"'}
-            monkeypatch.setattr(fake, "paged", lambda listing, *_: (listing.items, link))
+
+            def paged(listing: Any, here: str, query: Any) -> Any:
+                links = {} if "page" in query else {"link": f'<{url}/reviews?page=2>; rel="next"'}
+                return routes.paged(listing, here, query)[0], links
+
+            monkeypatch.setattr(fake, "paged", paged)
             issue.pull.approve()
-            assert issue.code("S4_REVIEW") == "GitHub.UnexpectedAnswer"
+            assert isinstance(issue.review(), Completed)
             assert other.log == []
 
     def test_line_has_the_ids_and_the_code(

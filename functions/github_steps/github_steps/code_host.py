@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from github import BadAttributeException, Github, GithubException
-from github.CommitStatus import CommitStatus
-from github.PaginatedList import PaginatedList
 from requests import RequestException
 
 from github_steps.checks import CheckRun, Status
@@ -21,7 +19,7 @@ from github_steps.outcome import FailedError
 from github_steps.reviews import Review
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
     from github.Repository import Repository
 
@@ -32,7 +30,6 @@ _PAGE: Final = 100
 _ODD: Final = (AssertionError, AttributeError, BadAttributeException, LookupError, RuntimeError, TypeError, ValueError)
 """What PyGithub and this module raise over an answer that is none of GitHub's."""
 
-_Value = TypeVar("_Value")
 _USER_AGENT: Final = "loop-runner"
 
 
@@ -104,24 +101,20 @@ class CodeHost:
         with self._asking("read reviews"):
             return [
                 Review(str((each["user"] or {}).get("login", "")), str(each["state"]), str(each["author_association"]))
-                for each in self._all(
-                    self._repository(link).get_pull(link.number).get_reviews(), lambda one: one.raw_data
-                )
+                for each in self._all(link, f"/pulls/{link.number}/reviews")
             ]
 
     def check_runs(self, link: Link, sha: str) -> list[CheckRun]:
         """The check runs of a commit, the latest of each name and suite."""
         with self._asking("read check runs"):
-            found = self._repository(link).get_commit(sha).get_check_runs(filter="latest")
-            return list(self._all(found, lambda one: CheckRun(one.name, one.status, one.conclusion)))
+            found = self._all(link, f"/commits/{sha}/check-runs", "check_runs", filter="latest")
+            return [CheckRun(str(each["name"]), str(each["status"]), _text(each["conclusion"])) for each in found]
 
     def statuses(self, link: Link, sha: str) -> list[Status]:
         """The commit statuses of a commit, newest first, those of before as well."""
         with self._asking("read commit statuses"):
-            repository = self._repository(link)
-            # not Commit.get_statuses(): it reads the commit first
-            found = PaginatedList(CommitStatus, repository.requester, f"{repository.url}/commits/{sha}/statuses", None)
-            return list(self._all(found, lambda one: Status(one.context, one.state)))
+            found = self._all(link, f"/commits/{sha}/statuses")
+            return [Status(str(each["context"]), str(each["state"])) for each in found]
 
     def merge(self, link: Link, sha: str, method: str) -> str:
         """Merge it if this is still its head; the sha of what that made."""
@@ -135,25 +128,40 @@ class CodeHost:
         """The deployments of a commit to an environment; to any where it is empty."""
         to = {"environment": environment} if environment else {}
         with self._asking("read deployments"):
-            found = self._repository(link).get_deployments(sha=sha, **to)
-            every = self._all(found, lambda one: Deployment(one.id, one.environment, one.sha))
+            found = self._all(link, "/deployments", sha=sha, **to)
+            every = [Deployment(int(each["id"]), str(each["environment"]), str(each["sha"])) for each in found]
             where = environment.lower()  # and once more: PyGithub follows a redirect without the query
             return [one for one in every if one.sha == sha and where in {"", one.environment.lower()}]
 
     def deployment_statuses(self, link: Link, deployment: Deployment) -> list[DeploymentStatus]:
         """What a deployment was reported to be."""
         with self._asking("read the deployment's statuses"):
-            found = self._repository(link).get_deployment(deployment.id).get_statuses()
-            return list(self._all(found, lambda one: DeploymentStatus(one.id, one.state, one.environment_url or None)))
+            found = self._all(link, f"/deployments/{deployment.id}/statuses")
+            return [
+                DeploymentStatus(int(each["id"]), str(each["state"]), _text(each.get("environment_url") or None))
+                for each in found
+            ]
 
     def _repository(self, link: Link) -> Repository:
         return self._github.get_repo(link.repository)
 
-    def _all(self, found: Iterable[Any], read: Callable[[Any], _Value]) -> Iterator[_Value]:
-        """Every item of every page; the next page is asked for only while there is time."""
-        for item in found:
-            yield read(item)
+    def _all(self, link: Link, path: str, key: str = "", **parameters: str) -> Iterator[dict[str, Any]]:
+        """Every item of every page; the next page is asked for only while there is time.
+
+        Not PyGithub's PaginatedList: it takes an answer without a list for an empty one, and a failed check would
+        not be seen. TypeError, KeyError: what came is no list, or has none at ``key``.
+        """
+        repository = self._repository(link)
+        page = 1
+        while page:
+            asked = {"per_page": _PAGE, **parameters} | ({"page": page} if page > 1 else {})
+            headers, data = repository.requester.requestJsonAndCheck("GET", f"{repository.url}{path}", asked)
+            items = data[key] if key else data
+            if not isinstance(items, list):
+                raise TypeError(path)
+            yield from items
             self._check_time()
+            page = page + 1 if 'rel="next"' in str(headers.get("link")) else 0
 
     def _check_time(self) -> None:
         if time.monotonic() >= self.deadline:
@@ -194,3 +202,7 @@ def _pull_request(data: dict[str, Any]) -> PullRequest:
         merge_sha=str(data["merge_commit_sha"]) if is_merged else None,
         merged_by=str((data.get("merged_by") or {}).get("login") or "") or None if is_merged else None,
     )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
