@@ -101,6 +101,13 @@ BEFORE_THE_MERGE: list[Case] = [
     ("no review", "NO_REVIEW_APPROVAL", "", review(), approve),
     ("approved by its author", "NO_REVIEW_APPROVAL", "", review(("ann", "APPROVED", "OWNER")), approve),
     ("approved from outside", "NO_REVIEW_APPROVAL", "", review(("bob", "APPROVED", "CONTRIBUTOR")), approve),
+    (
+        "changes requested from outside",
+        "CHANGES_REQUESTED",
+        "eve",
+        review(("bob", "APPROVED", "MEMBER"), ("eve", "CHANGES_REQUESTED", "CONTRIBUTOR")),
+        approve,
+    ),
     ("dismissed", "NO_REVIEW_APPROVAL", "", lambda delivery: delivery.pull.dismiss("bob"), approve),
     (
         "approved, then a request that was dismissed",

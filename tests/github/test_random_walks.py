@@ -64,12 +64,13 @@ ACTS: Final = st.one_of(
 
 
 def is_approved(merge: Merge, author: str) -> bool:
-    """GitHub's own words for it: the last opinion of each who may write, and nobody's is a request for changes."""
-    last: dict[str | None, str] = {}
+    """The last opinion of each: that of somebody who may write approves, and nobody's is a request for changes."""
+    last: dict[str | None, tuple[str, str]] = {}
     for review in merge.reviews:
-        if review.state not in {"COMMENTED", "PENDING"} and review.user != author and review.association == "MEMBER":
-            last[review.user] = review.state
-    return "APPROVED" in last.values() and "CHANGES_REQUESTED" not in last.values()
+        if review.state not in {"COMMENTED", "PENDING"} and review.user != author:
+            last[review.user] = (review.state, review.association)
+    wanted = any(state == "CHANGES_REQUESTED" for state, _ in last.values())
+    return ("APPROVED", "MEMBER") in last.values() and not wanted
 
 
 def is_green(merge: Merge) -> bool:

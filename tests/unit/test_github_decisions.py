@@ -53,19 +53,27 @@ class TestReviews:
         assert decide(said(("Ann", "APPROVED")), "ann").approved_by == ()
 
     @pytest.mark.parametrize("association", ["CONTRIBUTOR", "FIRST_TIME_CONTRIBUTOR", "NONE", "MANNEQUIN", ""])
-    def test_who_does_not_belong_to_the_repository_neither_approves_nor_blocks(self, association: str) -> None:
-        decision = decide(
-            [Review("eve", "APPROVED", association), Review("ed", "CHANGES_REQUESTED", association)], "ann"
-        )
-        assert (decision.approved_by, decision.requested_by) == ((), ())
+    def test_who_does_not_belong_to_the_repository_blocks_and_does_not_approve(self, association: str) -> None:
+        wanted = Review("ed", "CHANGES_REQUESTED", association)
+        decision = decide([Review("eve", "APPROVED", association), wanted], "ann")
+        assert (decision.approved_by, decision.requested_by) == ((), ("ed",))
+        for later in ("APPROVED", "DISMISSED"):
+            decision = decide([wanted, Review("ed", later, association)], "ann")
+            assert (decision.approved_by, decision.requested_by) == ((), ())
+
+    def test_request_of_whose_account_is_gone_stands_until_it_is_dismissed(self) -> None:
+        reviews = [Review("", "CHANGES_REQUESTED", "NONE"), Review("bob", "APPROVED", "MEMBER")]
+        assert decide(reviews, "ann").requested_by == ("ghost",)
+        assert decide([Review("", "DISMISSED", "NONE"), reviews[1]], "ann").is_approved
 
     @given(REVIEWS)
     def test_nobody_counts_twice_and_nobody_counts_who_may_not(self, reviews: list[Review]) -> None:
         decision = decide(reviews, "ann")
         names = [name.lower() for name in decision.approved_by + decision.requested_by]
-        may = {each.reviewer.lower() for each in reviews if each.association in COUNTED} - {"", "ann"}
+        may = {each.reviewer.lower() for each in reviews if each.association in COUNTED} - {"ann"}
         assert len(names) == len(set(names))
-        assert set(names) <= may
+        assert {name.lower() for name in decision.approved_by} <= may
+        assert "ann" not in names
 
     @given(REVIEWS, some.integers(0, 8))
     def test_what_is_not_decisive_changes_nothing_wherever_it_comes(self, reviews: list[Review], at: int) -> None:

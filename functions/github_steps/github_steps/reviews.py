@@ -13,7 +13,10 @@ CHANGES_REQUESTED: Final = "CHANGES_REQUESTED"
 _DECISIVE: Final = frozenset({APPROVED, CHANGES_REQUESTED, "DISMISSED"})
 
 COUNTED: Final = frozenset({"OWNER", "MEMBER", "COLLABORATOR"})
-"""Of a review's author_association: who belongs to the repository. On a public one, anybody may review."""
+"""Of a review's author_association: who belongs to the repository. On a public one, anybody may approve."""
+
+_GONE: Final = "ghost"
+"""What GitHub calls whoever's account is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +44,16 @@ class Decision:
 def decide(reviews: Iterable[Review], author: str) -> Decision:
     """What the reviews, oldest first, come to: of each reviewer the latest that is decisive counts.
 
-    A comment undoes nothing, a dismissal leaves no word of the reviewer's. The pull request's author does not count,
-    nor does who does not belong to the repository, whichever way.
+    A comment undoes nothing, a dismissal leaves no word of the reviewer's. The pull request's author does not count.
+    Anybody's request for changes does, but only who belongs to the repository approves: a token may not see that
+    somebody is a member, and then too little is merged rather than too much.
     """
     latest: dict[str, Review] = {}
     for review in reviews:
-        name = review.reviewer.lower()
-        if name and name != author.lower() and review.state in _DECISIVE and review.association in COUNTED:
-            latest[name] = review
+        name = review.reviewer or _GONE
+        if name.lower() != author.lower() and review.state in _DECISIVE:
+            latest[name.lower()] = review
     return Decision(
-        tuple(review.reviewer for review in latest.values() if review.state == APPROVED),
-        tuple(review.reviewer for review in latest.values() if review.state == CHANGES_REQUESTED),
+        tuple(each.reviewer for each in latest.values() if each.state == APPROVED and each.association in COUNTED),
+        tuple(each.reviewer or _GONE for each in latest.values() if each.state == CHANGES_REQUESTED),
     )
