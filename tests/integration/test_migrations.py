@@ -236,6 +236,16 @@ class TestOutsideATransaction:
         folder.sql("DELETE FROM a")
         assert folder.apply() == ["003_c.sql"]
 
+    def test_index_that_a_lost_builder_left_invalid_is_built_anew(self, folder: Folder) -> None:
+        folder.apply()
+        folder.sql("INSERT INTO a VALUES (1), (1)")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            folder.sql("CREATE UNIQUE INDEX CONCURRENTLY by_x ON a (x)")
+        assert not folder.sql.one(VALID)["valid"]
+        folder.put("003_c.sql", f"{NO_TRANSACTION}\nCREATE INDEX CONCURRENTLY IF NOT EXISTS by_x ON a (x);")
+        assert folder.apply() == ["003_c.sql"]
+        assert folder.sql.one(VALID)["valid"]
+
 
 class TestSimultaneousCalls:
     @pytest.mark.parametrize(

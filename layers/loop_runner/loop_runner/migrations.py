@@ -82,7 +82,7 @@ SET sha256 = excluded.sha256, duration_ms = excluded.duration_ms, applied_at = c
 """
 
 _INVALID_INDEXES: Final = """
-SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name
+SELECT c.oid, c.relname AS index, format('%I.%I', n.nspname, c.relname) AS name
 FROM pg_index AS x
 JOIN pg_class AS c ON c.oid = x.indexrelid
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -231,7 +231,7 @@ def _apply(connection: Connection[DictRow], file: MigrationFile, deadline: float
                 connection.execute(file.sql)
                 _record(connection, file, started)
         else:
-            with _without_invalid_indexes(connection):
+            with _without_invalid_indexes(connection, file):
                 connection.execute(file.sql)
             _record(connection, file, started)
     except psycopg.Error as error:
@@ -248,8 +248,14 @@ def _record(connection: Connection[DictRow], file: MigrationFile, started: float
 
 
 @contextmanager
-def _without_invalid_indexes(connection: Connection[DictRow]) -> Iterator[None]:
-    """CREATE INDEX CONCURRENTLY leaves an invalid index when it fails: drop the ones that were not there before."""
+def _without_invalid_indexes(connection: Connection[DictRow], file: MigrationFile) -> Iterator[None]:
+    """CREATE INDEX CONCURRENTLY leaves an invalid index when it fails: drop the ones that were not there before.
+
+    And the one that the file makes: whoever failed may have lost the connection, and IF NOT EXISTS takes it for made.
+    """
+    for row in connection.execute(_INVALID_INDEXES).fetchall():
+        if re.search(rf"\b{re.escape(row['index'])}\b", file.sql):
+            connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {row['name']}")
     before = {row["oid"] for row in connection.execute(_INVALID_INDEXES)}
     try:
         yield
