@@ -108,25 +108,31 @@ def next_step(step: Step) -> NextStep:
 def _next_step_of(loop: KnownLoop, issue: Issue, now: datetime) -> Step | None:
     if loop is None or isinstance(loop, LoopDefinitionError) or issue.state not in loop.states:
         return None
-    resolution = _walk(loop, issue, now)
-    return None if isinstance(resolution, Ended) else resolution.step
+    return _way(loop, issue, now)[0]
 
 
-def _walk(loop: Loop, issue: Issue, now: datetime) -> Resolution:
+def _way(loop: Loop, issue: Issue, now: datetime) -> tuple[Step | None, str, tuple[Step, ...]]:
+    """The step that is next, if any, the state that it leaves, and what is skipped on the way to it."""
     skipped: list[Step] = []
     state = issue.state
     while (step := loop.step_leaving(state)) is not None:  # ends: a loop has no cycle of skipped steps
-        if step.skip_if and all(condition.holds(issue.facts, now) for condition in step.skip_if):
-            skipped.append(step)
-            state = step.to
-            continue
-        if unmet := [gate for gate in step.require if not gate.holds(issue.facts, now)]:
-            return Blocked(tuple(_unmet(loop, gate, issue, now) for gate in unmet), step)
-        if isinstance(step.executor, ApprovalExecutor) and (undecided := _undecided(step, step.executor, issue)):
-            return Blocked((undecided,), step)
-        return Ready(loop, step, tuple(skipped))
-    ended = LoopStatus.COMPLETED if state in loop.completed_states else LoopStatus.FAILED
-    return Ended(state, ended, tuple(skipped))
+        if not step.skip_if or not all(condition.holds(issue.facts, now) for condition in step.skip_if):
+            break
+        skipped.append(step)
+        state = step.to
+    return step, state, tuple(skipped)
+
+
+def _walk(loop: Loop, issue: Issue, now: datetime) -> Resolution:
+    step, state, skipped = _way(loop, issue, now)
+    if step is None:
+        ended = LoopStatus.COMPLETED if state in loop.completed_states else LoopStatus.FAILED
+        return Ended(state, ended, skipped)
+    if unmet := [gate for gate in step.require if not gate.holds(issue.facts, now)]:
+        return Blocked(tuple(_unmet(loop, gate, issue, now) for gate in unmet), step)
+    if isinstance(step.executor, ApprovalExecutor) and (undecided := _undecided(step, step.executor, issue)):
+        return Blocked((undecided,), step)
+    return Ready(loop, step, skipped)
 
 
 def _undecided(step: Step, executor: ApprovalExecutor, issue: Issue) -> Blocker | None:
