@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from loop_runner.contract import DeliveryAnswer, DeliveryPayload
+from loop_runner.bodies import DeliveryAnswer, DeliveryPayload
 from loop_runner.errors import (
     ConfigurationError,
     InvalidRequestError,

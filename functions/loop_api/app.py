@@ -23,7 +23,7 @@ from loop_runner.answers import (
     RunList,
     StatsAnswer,
 )
-from loop_runner.contract import (
+from loop_runner.bodies import (
     CancelRequest,
     DecisionRequest,
     FactsPatch,
@@ -221,7 +221,10 @@ def hold_issue(call: Call) -> Reply:
     if isinstance(loop, Loop) and now.issue.state in loop.final_states:
         raise IssueFinishedError(f"issue {now.issue.id} is {now.issue.state}: there is nothing to hold")
     return _issue_reply(
-        call, call.services.issues.set_hold(call.issue_id, hold=True, reason=reason, by=call.by, if_match=call.if_match)
+        call,
+        call.services.issues.set_hold(
+            call.issue_id, hold=True, reason=reason, by=call.identity, if_match=call.if_match
+        ),
     )
 
 
@@ -238,7 +241,9 @@ def resume_issue(call: Call) -> Reply:
     reason = call.body(ReasonRequest).reason
     return _issue_reply(
         call,
-        call.services.issues.set_hold(call.issue_id, hold=False, reason=reason, by=call.by, if_match=call.if_match),
+        call.services.issues.set_hold(
+            call.issue_id, hold=False, reason=reason, by=call.identity, if_match=call.if_match
+        ),
     )
 
 
@@ -263,7 +268,7 @@ def set_state(call: Call) -> Reply:
     return _issue_reply(
         call,
         call.services.issues.set_state(
-            call.issue_id, body.state, reason=body.reason, by=call.by, if_match=call.if_match
+            call.issue_id, body.state, reason=body.reason, by=call.identity, if_match=call.if_match
         ),
     )
 
@@ -287,7 +292,7 @@ def decide(call: Call) -> Reply:
     loop = call.services.loops.get(now.issue.loop_name)
     step = step_to_approve(loop, now.issue, now.now)
     decided = call.services.issues.decide(
-        now, step, decision=body.decision, comment=body.comment, by=call.by, if_match=call.if_match
+        now, step, decision=body.decision, comment=body.comment, by=call.identity, if_match=call.if_match
     )
     return _issue_reply(call, decided)
 

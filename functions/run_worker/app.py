@@ -6,6 +6,7 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import loop_runner.issues  # noqa: F401  each message asks for them: at INIT, which has a whole core
 from loop_runner.background import Invocation, work
 from loop_runner.database import WAKING_SECONDS
 from loop_runner.observability import logger

@@ -18,7 +18,8 @@ from loop_runner.audit import audit
 from loop_runner.claims import Claim, ClaimRequest, Recorded
 from loop_runner.database import Database
 from loop_runner.errors import LoopConflictError, UnavailableError
-from loop_runner.issues import By, Issues
+from loop_runner.identity import Identity
+from loop_runner.issues import Issues
 from loop_runner.ledger import Ledger
 from loop_runner.loops import Step, load_loop
 from loop_runner.models import LoopStatus, Run, RunMode, RunStatus, StepStatus
@@ -140,7 +141,7 @@ def ids(world: World) -> dict[str, Any]:
     world.register("AFU9-6")
     now = world.issues.get("AFU9-6")
     world.issues.decide(
-        now, ELSEWHERE, decision="approved", comment=None, by=By("ben"), if_match=frozenset({now.issue.version})
+        now, ELSEWHERE, decision="approved", comment=None, by=Identity("ben"), if_match=frozenset({now.issue.version})
     )
     ids["cancelled"] = world.wait("AFU9-6")
     world.ledger.cancel(ids["cancelled"], actor="ann", principal=None, reason=None)

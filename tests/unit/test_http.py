@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.loop_api import app as loop_api
-from loop_runner.contract import RegisterIssueRequest, RunNextStepRequest
+from loop_runner.bodies import RegisterIssueRequest
+from loop_runner.contract import RunNextStepRequest
 from loop_runner.errors import InvalidRequestError, PayloadTooLargeError
 from loop_runner.http import Api, Call, body_of, etag, headers_of
 from loop_runner.identity import Identity

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from loop_runner.issues import By
+    from loop_runner.identity import Identity
     from loop_runner.loops import Loop, Step
     from loop_runner.models import Json
     from tools.load.rows import Past
@@ -27,7 +27,7 @@ from tools.load.rows import IssueRow
 class PastIssue:
     """An issue, from its registration on. Calls must come in the order of their times."""
 
-    def __init__(self, issue_id: str, loop: Loop, past: Past, *, facts: Json, by: By, at: datetime) -> None:
+    def __init__(self, issue_id: str, loop: Loop, past: Past, *, facts: Json, by: Identity, at: datetime) -> None:
         """As loop_register_issue."""
         self.id = issue_id
         self.loop = loop
@@ -93,7 +93,7 @@ class PastIssue:
             next_attempt_sent_at=self.next_attempt_sent_at,
         )
 
-    def patch_facts(self, patch: Json, by: By, at: datetime) -> None:
+    def patch_facts(self, patch: Json, by: Identity, at: datetime) -> None:
         """As loop_patch_facts."""
         facts = merge_patch(self.facts, patch)
         if facts != self.facts:
@@ -101,7 +101,7 @@ class PastIssue:
             self.change(at)
             self._tell(at, "loop_facts_changed", by, version=self.version, factKeys=fact_keys(patch))
 
-    def set_hold(self, reason: str, by: By, at: datetime, *, hold: bool) -> None:
+    def set_hold(self, reason: str, by: Identity, at: datetime, *, hold: bool) -> None:
         """As loop_set_hold."""
         self.hold = {"reason": reason, "by": by.actor, "since": at.isoformat()} if hold else None
         self.next_attempt_sent_at = None
@@ -109,7 +109,7 @@ class PastIssue:
         event_type = "loop_issue_held" if hold else "loop_issue_resumed"
         self._tell(at, event_type, by, reason=reason, state=self.state, version=self.version)
 
-    def set_state(self, state: str, reason: str, by: By, at: datetime) -> None:
+    def set_state(self, state: str, reason: str, by: Identity, at: datetime) -> None:
         """As loop_set_state."""
         before, self.state = self.state, state
         self.forget_failures()
@@ -119,7 +119,7 @@ class PastIssue:
         self.change(at)
         self._tell(at, "loop_state_set", by, reason=reason, stateBefore=before, stateAfter=state, version=self.version)
 
-    def decide(self, step: Step, decision: str, comment: str | None, by: By, at: datetime) -> None:
+    def decide(self, step: Step, decision: str, comment: str | None, by: Identity, at: datetime) -> None:
         """As loop_decide; whether these are other eyes is the caller's to see to."""
         told = {
             "decision": decision,
@@ -155,7 +155,7 @@ class PastIssue:
         """The issue does not go on by itself."""
         self.next_attempt_at = self.next_attempt_after = None
 
-    def _tell(self, at: datetime, event_type: str, by: By, **data: object) -> None:
+    def _tell(self, at: datetime, event_type: str, by: Identity, **data: object) -> None:
         self.past.tell(self.id, at, event_type, {"actor": by.actor, "principal": by.principal, **data})
 
 

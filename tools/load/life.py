@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from loop_runner import outcomes
-from loop_runner.issues import By
+from loop_runner.identity import Identity
 from loop_runner.resolver import Blocked, Ended, Ready, resolve_next_step
 from tools.load.issue import PastIssue
 from tools.load.share import Ending
@@ -112,7 +112,7 @@ class Life:
         elif blocked.step is not None:
             is_no = share.happens(_DECISION_IS_NO)
             comment = share.chance.choice(REASONS) if is_no else None
-            by = By(share.chance.choice(APPROVERS))
+            by = Identity(share.chance.choice(APPROVERS))
             issue.decide(blocked.step, "rejected" if is_no else "approved", comment, by, share.at)
 
     @property

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from loop_runner.issues import By
+    from loop_runner.identity import Identity
     from loop_runner.models import Json
     from loop_runner.outcomes import Outcome, StepRecord
     from loop_runner.resolver import Ready
@@ -47,7 +47,7 @@ _LOST: Final[Mapping[str, tuple[str, str]]] = {
 class PastCall:
     """A call that runs the next step: who made it, and what it brought along."""
 
-    by: By
+    by: Identity
     request_id: str
     lambda_request_id: str
     log_stream: str
@@ -207,7 +207,7 @@ class PastRuns:
         self._tell_retry(run, at)
 
     def cancel(
-        self, run: RunRow, by: By, reason: str, at: datetime, *, ends_at: datetime, outcome: Outcome | None = None
+        self, run: RunRow, by: Identity, reason: str, at: datetime, *, ends_at: datetime, outcome: Outcome | None = None
     ) -> None:
         """As loop_cancel, and loop_end_cancelled at the next safe point; ``outcome``: what came of the step by then."""
         issue = self._issue
@@ -221,7 +221,7 @@ class PastRuns:
         told = {"actor": by.actor, "reason": reason, "stepNumber": run.step}
         self._past.tell(issue.id, ends_at, "loop_run_cancelled", told, run.id)
 
-    def cancel_retry(self, by: By, reason: str, at: datetime) -> None:
+    def cancel_retry(self, by: Identity, reason: str, at: datetime) -> None:
         """As loop_cancel, of a failed run whose retry waits."""
         issue = self._issue
         told = {"actor": by.actor, "principal": by.principal, "reason": reason}

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from loop_runner.issues import By
+from loop_runner.identity import Identity
 from tools.load.rows import Past
 from tools.load.runs import PastCall
 
@@ -77,9 +77,9 @@ class World:
         """No run is created before ``at`` any more."""
         self._taken = {taken for taken in self._taken if taken >= at}
 
-    def caller(self) -> By:
+    def caller(self) -> Identity:
         """Somebody, at times by way of a front end."""
-        return By(self.chance.choice(PEOPLE), FRONT_END if self.happens(_DELEGATED) else None)
+        return Identity(self.chance.choice(PEOPLE), FRONT_END if self.happens(_DELEGATED) else None)
 
     def call(self) -> PastCall:
         """Somebody's call to run the next step."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from loop_runner import answers, contract, stats
+from loop_runner import answers, bodies, contract, stats
 from loop_runner.errors import (
     IssueExistsError,
     IssueNotFoundError,
@@ -33,6 +33,7 @@ from loop_runner.models import (
     RunWithSteps,
     StepStatus,
 )
+from loop_runner.settings import REQUIRED_SCHEMA
 from tools.local.settings import ROOT
 
 if TYPE_CHECKING:
@@ -165,12 +166,12 @@ _STATS: Final = stats.Stats.model_validate(
 )
 
 _ANSWERS: Final[dict[type, Answer | Row]] = {
-    contract.DeliveryAnswer: contract.DeliveryAnswer(
+    bodies.DeliveryAnswer: bodies.DeliveryAnswer(
         request_id=REQUEST_ID, delivery=DELIVERY_ID, event="pull_request_review", passed_on=True
     ),
     answers.HealthAnswer: answers.HealthAnswer(),
     answers.DeepHealthAnswer: answers.DeepHealthAnswer(
-        database=DatabaseHealth(server_version="17.6", now=AT, migration=96)
+        database=DatabaseHealth(server_version="17.6", now=AT, migration=REQUIRED_SCHEMA)
     ),
     answers.LoopList: answers.LoopList(items=(_DEFINITION, answers.InvalidLoop(loop="b", error="b.toml: steps: …"))),
     answers.StatsAnswer: answers.StatsAnswer(**dict(_STATS)),
@@ -187,8 +188,8 @@ _ANSWERS: Final[dict[type, Answer | Row]] = {
 
 _BODIES: Final[dict[type, dict[str, Json]]] = {
     contract.RunNextStepRequest: {"execute": {}, "dryRun": {"mode": "dryRun"}},
-    contract.RegisterIssueRequest: {"register": {"loop": _LOOP.name, "facts": _ISSUE.facts}},
-    contract.DeliveryPayload: {
+    bodies.RegisterIssueRequest: {"register": {"loop": _LOOP.name, "facts": _ISSUE.facts}},
+    bodies.DeliveryPayload: {
         "review": {
             "action": "submitted",
             "review": {"state": "approved"},
@@ -196,16 +197,16 @@ _BODIES: Final[dict[type, dict[str, Json]]] = {
             "repository": {"id": 1296269, "full_name": "acme/shop"},
         }
     },
-    contract.FactsPatch: {"set": {"draft": {"committed": True, "status": "valid"}}, "remove": {"draft": None}},
-    contract.ReasonRequest: {"reason": {"reason": "freeze until Monday"}},
-    contract.StateRequest: {"state": {"state": "CREATED", "reason": "begin again"}},
-    contract.DecisionRequest: {
+    bodies.FactsPatch: {"set": {"draft": {"committed": True, "status": "valid"}}, "remove": {"draft": None}},
+    bodies.ReasonRequest: {"reason": {"reason": "freeze until Monday"}},
+    bodies.StateRequest: {"state": {"state": "CREATED", "reason": "begin again"}},
+    bodies.DecisionRequest: {
         "approve": {"decision": "approved", "comment": "go"},
         "reject": {"decision": "rejected"},
     },
-    contract.CancelRequest: {"cancel": {"reason": "not any more"}, "withoutReason": {}},
-    contract.HeartbeatRequest: {"heartbeat": {"taskToken": "lXw…"}},
-    contract.ToldResult: {
+    bodies.CancelRequest: {"cancel": {"reason": "not any more"}, "withoutReason": {}},
+    bodies.HeartbeatRequest: {"heartbeat": {"taskToken": "lXw…"}},
+    bodies.ToldResult: {
         "completed": {"taskToken": "lXw…", "status": "completed", "facts": {"pr": {"url": "https://example.org/pr/7"}}},
         "blocked": {
             "taskToken": "lXw…",
@@ -237,7 +238,7 @@ _ERRORS: Final[dict[type[LoopError], LoopError]] = {
 
 def needs_body(route: Route) -> bool:
     """Whether the route refuses an empty body, which stands for {}."""
-    return not any(body == {} for body in _BODIES[_body(route)].values()) and route.body is not contract.FactsPatch
+    return not any(body == {} for body in _BODIES[_body(route)].values()) and route.body is not bodies.FactsPatch
 
 
 def of_body(route: Route) -> Json:

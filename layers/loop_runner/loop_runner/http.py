@@ -30,7 +30,6 @@ from loop_runner.errors import (
     PayloadTooLargeError,
 )
 from loop_runner.identity import Identity, identify
-from loop_runner.issues import By
 from loop_runner.observability import logger
 from loop_runner.settings import ANSWER_RESERVE_SECONDS, MAX_BODY_BYTES
 from loop_runner.strict_json import parse_json
@@ -138,11 +137,6 @@ class Call:
     def prefers_async(self) -> bool:
         """Whether the caller does not want to wait."""
         return preconditions.prefers_async(self.headers)
-
-    @property
-    def by(self) -> By:
-        """Who calls."""
-        return By(self.identity.actor, self.identity.principal)
 
     def remaining_ms(self) -> int:
         """Milliseconds until Lambda would end this invocation."""

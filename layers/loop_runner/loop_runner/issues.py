@@ -17,6 +17,7 @@ from loop_runner.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
+from loop_runner.identity import Identity
 from loop_runner.ledger import conflict_of
 from loop_runner.loops import ApprovalExecutor
 from loop_runner.models import Instant, Issue, Json, LoopStatus, Row, Run, RunStatus
@@ -73,14 +74,6 @@ class IssueNow(Row):
     def of(cls, answer: Json) -> Self:
         """What loop_get_issue answered."""
         return cls.model_validate(answer)
-
-
-@dataclass(frozen=True, slots=True)
-class By:
-    """Who changes something; ``principal`` where somebody else authenticated."""
-
-    actor: str
-    principal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +140,20 @@ class Issues:
         request: dict[str, object] = {"patch": patch, "maxBytes": MAX_FACTS_BYTES}
         if protected:
             request["protected"] = protected
-        return self._change("loop_patch_facts", issue_id, request, By(actor, principal), if_match)
+        return self._change("loop_patch_facts", issue_id, request, Identity(actor, principal), if_match)
 
-    def set_hold(self, issue_id: str, *, hold: bool, reason: str, by: By, if_match: frozenset[int] | None) -> IssueNow:
+    def set_hold(
+        self, issue_id: str, *, hold: bool, reason: str, by: Identity, if_match: frozenset[int] | None
+    ) -> IssueNow:
         """Hold the issue, or let it go on; what is so already stays.
 
         Raises IssueNotFoundError, PreconditionFailedError.
         """
         return self._change("loop_set_hold", issue_id, {"hold": hold, "reason": reason}, by, if_match)
 
-    def set_state(self, issue_id: str, state: str, *, reason: str, by: By, if_match: frozenset[int] | None) -> IssueNow:
+    def set_state(
+        self, issue_id: str, state: str, *, reason: str, by: Identity, if_match: frozenset[int] | None
+    ) -> IssueNow:
         """Put the issue into a state by hand.
 
         Raises IssueNotFoundError, PreconditionFailedError, LoopConflictError (a run is live).
@@ -164,7 +161,7 @@ class Issues:
         return self._change("loop_set_state", issue_id, {"state": state, "reason": reason}, by, if_match)
 
     def decide(
-        self, now: IssueNow, step: Step, *, decision: str, comment: str | None, by: By, if_match: frozenset[int]
+        self, now: IssueNow, step: Step, *, decision: str, comment: str | None, by: Identity, if_match: frozenset[int]
     ) -> IssueNow:
         """Record a decision on the issue as it was read, for the approval that is next.
 
@@ -186,7 +183,7 @@ class Issues:
         function: LiteralString,
         issue_id: str,
         request: dict[str, object],
-        by: By,
+        by: Identity,
         if_match: frozenset[int] | None,
     ) -> IssueNow:
         """Call a function that changes one issue; the issue as it stands then."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from loop_runner.database import Database
 from loop_runner.execution import Runner
-from loop_runner.history import History
-from loop_runner.issues import Issues
 from loop_runner.ledger import Ledger
 from loop_runner.loops import LoopCatalog
 from loop_runner.messages import Messages
-from loop_runner.run_store import RunStore
 from loop_runner.settings import Settings
+
+if TYPE_CHECKING:
+    from loop_runner.history import History
+    from loop_runner.issues import Issues
+    from loop_runner.run_store import RunStore
 
 
 class Services:
@@ -55,14 +57,20 @@ class Services:
     @cached_property
     def runs(self) -> RunStore:
         """Runs and steps."""
+        from loop_runner.run_store import RunStore  # noqa: PLC0415  not on the path of a run
+
         return RunStore(self.database)
 
     @cached_property
     def issues(self) -> Issues:
         """Issues."""
+        from loop_runner.issues import Issues  # noqa: PLC0415  not on the path of a run
+
         return Issues(self.database)
 
     @cached_property
     def history(self) -> History:
         """The timeline."""
+        from loop_runner.history import History  # noqa: PLC0415  not on the path of a run
+
         return History(self.database)
