@@ -51,6 +51,6 @@ BEGIN
     THEN
         RETURN jsonb_build_object('outcome', 'notPending');
     END IF;
-    RETURN jsonb_build_object('outcome', 'claimed', 'now', v_now, 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run));
+    RETURN loop_answer_claim(v_issue, v_run, v_now, false);
 END
 $$;

@@ -64,14 +64,13 @@ BEGIN
     IF v_is_execute THEN
         SELECT * INTO v_run
         FROM loop_runs
-        WHERE issue_id = v_issue.id AND mode = 'execute' AND status IN ('pending', 'running');
+        WHERE issue_id = v_issue.id AND mode = 'execute' AND completed_at IS NULL;
 
         IF v_run.lease_expires_at > v_now THEN
             IF v_run.id = v_run_id AND v_is_queued THEN
                 RETURN jsonb_build_object('outcome', 'queued') || loop_get_run(v_run_id);
             ELSIF v_run.id = v_run_id THEN
-                RETURN jsonb_build_object(
-                    'outcome', 'claimed', 'now', v_now, 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run));
+                RETURN loop_answer_claim(v_issue, v_run, v_now, false);
             END IF;
             RETURN coalesce(
                 jsonb_build_object('outcome', 'ended') || loop_get_run(v_run_id),
@@ -133,7 +132,7 @@ BEGIN
     IF NOT FOUND THEN -- this call's own run has ended, or somebody recorded one who does not take the issue's lock
         SELECT * INTO v_run
         FROM loop_runs
-        WHERE issue_id = v_issue.id AND mode = 'execute' AND status IN ('pending', 'running');
+        WHERE issue_id = v_issue.id AND mode = 'execute' AND completed_at IS NULL;
         RETURN coalesce(
             jsonb_build_object('outcome', 'ended') || loop_get_run(v_run_id),
             jsonb_build_object('outcome', 'conflict', 'now', v_now, 'run', to_jsonb(v_run)));
@@ -152,7 +151,6 @@ BEGIN
     IF v_is_queued THEN
         RETURN jsonb_build_object('outcome', 'queued') || loop_get_run(v_run_id);
     END IF;
-    RETURN jsonb_build_object(
-        'outcome', 'claimed', 'now', v_now, 'issue', to_jsonb(v_issue), 'run', to_jsonb(v_run), 'tookOver', v_took_over);
+    RETURN loop_answer_claim(v_issue, v_run, v_now, v_took_over);
 END
 $$;

@@ -26,7 +26,7 @@ BEGIN
         state_after = v_issue.state,
         issue_version = v_issue.version,
         loop_status = CASE WHEN v_issue.hold IS NULL THEN 'active' ELSE 'paused' END
-    WHERE r.id = cancelled_run_id AND r.status IN ('pending', 'running')
+    WHERE r.id = cancelled_run_id AND r.completed_at IS NULL
     RETURNING * INTO v_run;
 
     IF FOUND THEN

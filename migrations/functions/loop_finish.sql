@@ -15,22 +15,35 @@ DECLARE
     v_run_id     uuid := (request ->> 'runId')::uuid;
     v_issue      loop_issues;
     v_run        loop_runs;
+    v_is_ours    boolean;
     v_state      text;
     v_facts      jsonb;
     v_new_facts  boolean := false;
     v_new_state  boolean;
     v_is_changed boolean;
-    v_steps      loop_run_steps[];
+    v_told       jsonb;
+    v_step       loop_run_steps;
+    v_steps      jsonb := '[]';
+    v_types      text[] := '{}'; -- of the events, with their data
+    v_data       jsonb[] := '{}';
     v_retry_at   timestamptz;
     v_now        timestamptz;
 BEGIN
     SELECT * INTO v_issue FROM loop_issues WHERE id = request ->> 'issueId' FOR NO KEY UPDATE;
     v_now := clock_timestamp();
-    IF v_issue.version <> (request ->> 'ifVersion')::bigint
-        AND EXISTS (SELECT FROM loop_runs WHERE id = v_run_id AND status = 'running')
-    THEN
+    SELECT * INTO v_run FROM loop_runs WHERE id = v_run_id;
+    IF v_run.status = 'running' AND v_issue.version <> (request ->> 'ifVersion')::bigint THEN
         RETURN jsonb_build_object('outcome', 'moved', 'version', v_issue.version);
     END IF;
+    v_is_ours := v_run.status = 'running' AND v_run.cancel_requested_at IS NULL
+        AND v_run.lease_token = (request ->> 'leaseToken')::uuid;
+    IF v_is_ours IS NOT TRUE AND v_run.cancel_requested_at IS NULL AND request ? 'tokenHash' THEN
+        v_is_ours := v_run.status = 'running' AND loop_is_task_of(v_run_id, request ->> 'tokenHash');
+    END IF;
+    IF v_is_ours IS NOT TRUE THEN
+        RETURN loop_finish_cancelled(request, v_now);
+    END IF;
+
     v_state := v_issue.state;
     IF request ->> 'status' <> 'failed' THEN -- a failed run leaves the issue as it is
         v_state := coalesce(request ->> 'stateAfter', v_issue.state);
@@ -49,36 +62,38 @@ BEGIN
     END IF;
     v_retry_at := v_now + (request ->> 'retrySeconds')::float8 * interval '1 second';
 
-    -- Before the run ends: an ended run takes no steps. The tokens decide here as they do below.
-    WITH recorded AS (
-        INSERT INTO loop_run_steps AS s (
-            run_id, step_number, step_type, status, created_at, started_at, completed_at, duration_ms, error_message
-        )
-        SELECT
-            r.id, t."stepNumber", t."stepType", t.status, v_now,
-            CASE WHEN t.status <> 'skipped' THEN r.started_at END, v_now,
-            CASE WHEN t.status <> 'skipped' THEN loop_duration_ms(r.started_at, v_now) END, t."errorMessage"
-        FROM loop_runs AS r
-        CROSS JOIN ROWS FROM (
-            jsonb_to_recordset(request -> 'steps')
-                AS ("stepNumber" integer, "stepType" text, status text, "errorMessage" text)
-        ) WITH ORDINALITY AS t("stepNumber", "stepType", status, "errorMessage", position)
-        WHERE r.id = v_run_id
-            AND r.status = 'running'
-            AND r.cancel_requested_at IS NULL
-            AND (r.lease_token = (request ->> 'leaseToken')::uuid OR loop_is_task_of(r.id, request ->> 'tokenHash'))
-        ORDER BY t.position
-        ON CONFLICT (run_id, step_number) DO UPDATE -- the step was started before it was executed elsewhere
-        SET status = excluded.status,
-            completed_at = v_now,
-            duration_ms = loop_duration_ms(s.started_at, v_now),
-            error_message = excluded.error_message,
-            metadata = CASE WHEN request ? 'toldId'
-                THEN s.metadata || jsonb_build_object('toldBy', request -> 'toldBy', 'toldId', request -> 'toldId')
-                ELSE s.metadata END
-        RETURNING *
-    )
-    SELECT array_agg(s) INTO v_steps FROM recorded AS s;
+    FOR v_place IN 0 .. coalesce(jsonb_array_length(request -> 'steps'), 0) - 1 LOOP -- an ended run takes none
+        v_told := request -> 'steps' -> v_place;
+        v_step := NULL;
+        IF v_run.step IS NOT NULL THEN -- it was started before it was executed elsewhere
+            UPDATE loop_run_steps AS s
+            SET status = v_told ->> 'status',
+                completed_at = v_now,
+                duration_ms = loop_duration_ms(s.started_at, v_now),
+                error_message = v_told ->> 'errorMessage',
+                metadata = CASE WHEN request ? 'toldId'
+                    THEN s.metadata || jsonb_build_object('toldBy', request -> 'toldBy', 'toldId', request -> 'toldId')
+                    ELSE s.metadata END
+            WHERE s.run_id = v_run_id AND s.step_number = (v_told ->> 'stepNumber')::integer
+            RETURNING * INTO v_step;
+        END IF;
+        IF v_step.id IS NULL THEN
+            INSERT INTO loop_run_steps (
+                run_id, step_number, step_type, status, created_at, started_at, completed_at, duration_ms, error_message
+            ) VALUES (
+                v_run_id, (v_told ->> 'stepNumber')::integer, v_told ->> 'stepType', v_told ->> 'status', v_now,
+                CASE WHEN v_told ->> 'status' <> 'skipped' THEN v_run.started_at END, v_now,
+                CASE WHEN v_told ->> 'status' <> 'skipped' THEN loop_duration_ms(v_run.started_at, v_now) END,
+                v_told ->> 'errorMessage'
+            )
+            RETURNING * INTO v_step;
+        END IF;
+        v_steps := v_steps || to_jsonb(v_step);
+        IF v_step.status IN ('skipped', 'completed') THEN
+            v_types := v_types || ('loop_step_' || v_step.status);
+            v_data := v_data || jsonb_build_object('stepNumber', v_step.step_number, 'stepType', v_step.step_type);
+        END IF;
+    END LOOP;
 
     UPDATE loop_runs AS r
     SET status = request ->> 'status',
@@ -95,22 +110,14 @@ BEGIN
         next_step = nullif(request -> 'nextStep', 'null'),
         message = request ->> 'message',
         retry_at = v_retry_at
-    WHERE r.id = v_run_id
-        AND r.status = 'running'
-        AND r.cancel_requested_at IS NULL
-        AND (r.lease_token = (request ->> 'leaseToken')::uuid
-            OR v_steps IS NOT NULL -- the waiting step is closed by now, and was this token's
-            OR loop_is_task_of(r.id, request ->> 'tokenHash'))
+    WHERE r.id = v_run_id AND r.completed_at IS NULL AND r.cancel_requested_at IS NULL
     RETURNING * INTO v_run;
 
-    IF NOT FOUND THEN
-        IF v_steps IS NOT NULL THEN -- whoever ends a claimed run holds the issue's lock, as we do
-            RAISE EXCEPTION 'run % was ended by somebody who does not hold the lock of its issue', v_run_id;
-        END IF;
-        RETURN loop_finish_cancelled(request, v_now);
+    IF NOT FOUND THEN -- whoever ends a claimed run holds the issue's lock, as we do
+        RAISE EXCEPTION 'run % was ended by somebody who does not hold the lock of its issue', v_run_id;
     END IF;
 
-    IF v_run.status = 'failed' AND v_steps IS NULL THEN -- a step that was started does not stay open
+    IF v_run.status = 'failed' AND v_steps = '[]' THEN -- a step that was started does not stay open
         UPDATE loop_run_steps
         SET status = 'failed',
             completed_at = v_now,
@@ -127,7 +134,7 @@ BEGIN
         v_issue.failed_attempts := 0;
         v_issue.failed_run_id := NULL;
     END IF;
-    IF v_run.status = 'completed' AND v_issue.approval IS NOT NULL AND v_steps IS NOT NULL THEN
+    IF v_run.status = 'completed' AND v_issue.approval IS NOT NULL AND v_steps <> '[]' THEN
         v_is_changed := true;
         v_issue.approval := NULL; -- a decision is for one step
     END IF;
@@ -140,7 +147,7 @@ BEGIN
         v_issue.approval_requesters := v_issue.approval_requesters || jsonb_build_object(
             'actor', v_run.actor, 'principal', v_run.principal);
     END IF;
-    IF v_issue.idempotency_token IS NOT NULL AND v_steps IS NOT NULL AND NOT request ? 'isUnknown' THEN
+    IF v_issue.idempotency_token IS NOT NULL AND v_steps <> '[]' AND NOT request ? 'isUnknown' THEN
         v_is_changed := true;
         v_issue.idempotency_token := NULL; -- an outcome is recorded: the next execution is another one
     END IF;
@@ -164,41 +171,28 @@ BEGIN
         WHERE id = v_issue.id;
     END IF;
 
+    IF v_new_facts THEN
+        v_types := v_types || 'loop_facts_changed'::text;
+        v_data := v_data || jsonb_build_object(
+            'actor', v_run.actor, 'version', v_issue.version, 'factKeys', loop_fact_keys(request -> 'facts'));
+    END IF;
+    v_types := v_types || CASE v_run.status WHEN 'completed' THEN 'loop_run_finished' ELSE 'loop_run_' || v_run.status END;
+    v_data := v_data || jsonb_strip_nulls(jsonb_build_object(
+        'stepNumber', v_run.step, 'stateBefore', v_run.state_before, 'stateAfter', v_run.state_after,
+        'blockerCode', v_run.blocker_code, 'errorCode', v_run.error_code));
+    IF v_retry_at IS NOT NULL THEN
+        v_types := v_types || 'loop_retry_planned'::text;
+        v_data := v_data || jsonb_build_object(
+            'errorCode', v_run.error_code, 'attempt', v_run.attempt, 'retryAt', v_retry_at);
+    END IF;
     INSERT INTO loop_events (issue_id, run_id, event_type, event_data, occurred_at)
     SELECT v_issue.id, v_run.id, e.event_type, e.event_data, v_now
-    FROM (
-        SELECT
-            CASE s.status WHEN 'skipped' THEN 'loop_step_skipped' ELSE 'loop_step_completed' END AS event_type,
-            jsonb_build_object('stepNumber', s.step_number, 'stepType', s.step_type) AS event_data,
-            s.ordinality AS position
-        FROM unnest(v_steps) WITH ORDINALITY AS s
-        WHERE s.status IN ('skipped', 'completed')
-        UNION ALL
-        SELECT
-            'loop_facts_changed',
-            jsonb_build_object('actor', v_run.actor, 'version', v_issue.version, 'factKeys', loop_fact_keys(request -> 'facts')),
-            1000001
-        WHERE v_new_facts
-        UNION ALL
-        SELECT
-            CASE v_run.status WHEN 'completed' THEN 'loop_run_finished' ELSE 'loop_run_' || v_run.status END,
-            jsonb_strip_nulls(jsonb_build_object(
-                'stepNumber', v_run.step, 'stateBefore', v_run.state_before, 'stateAfter', v_run.state_after,
-                'blockerCode', v_run.blocker_code, 'errorCode', v_run.error_code)),
-            1000002
-        UNION ALL
-        SELECT
-            'loop_retry_planned',
-            jsonb_build_object('errorCode', v_run.error_code, 'attempt', v_run.attempt, 'retryAt', v_retry_at),
-            1000003
-        WHERE v_retry_at IS NOT NULL
-        ORDER BY position
-    ) AS e;
+    FROM unnest(v_types, v_data) WITH ORDINALITY AS e (event_type, event_data, place)
+    ORDER BY e.place;
 
-    IF v_steps IS NULL THEN
+    IF jsonb_array_length(v_steps) <> 1 THEN -- in the order of their numbers, and with those that were closed
         RETURN jsonb_build_object('recorded', true) || loop_get_run(v_run_id);
     END IF;
-    RETURN jsonb_build_object('recorded', true, 'run', to_jsonb(v_run), 'steps', (
-        SELECT jsonb_agg(to_jsonb(s) ORDER BY s.step_number) FROM unnest(v_steps) AS s));
+    RETURN jsonb_build_object('recorded', true, 'run', to_jsonb(v_run), 'steps', v_steps);
 END
 $$;

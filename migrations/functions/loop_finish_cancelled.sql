@@ -8,7 +8,7 @@ DECLARE
 BEGIN
     SELECT r.lease_token = (request ->> 'leaseToken')::uuid OR loop_is_task_of(r.id, request ->> 'tokenHash') INTO v_is_ours
     FROM loop_runs AS r
-    WHERE r.id = v_run_id AND r.status = 'running' AND r.cancel_requested_at IS NOT NULL;
+    WHERE r.id = v_run_id AND r.completed_at IS NULL AND r.status <> 'pending' AND r.cancel_requested_at IS NOT NULL;
 
     IF v_is_ours THEN
         PERFORM loop_end_cancelled(v_run_id, at_time, jsonb_strip_nulls(jsonb_build_object(

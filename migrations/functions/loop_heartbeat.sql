@@ -16,7 +16,7 @@ BEGIN
             CASE WHEN r.loop_status IS NULL THEN r.lease_expires_at END, -- of the process that has not parked it yet
             least(v_now + s.heartbeat_seconds * interval '1 second', s.timeout_at))
     FROM loop_run_steps AS s
-    WHERE r.id = (request ->> 'runId')::uuid AND r.status = 'running'
+    WHERE r.id = (request ->> 'runId')::uuid AND r.completed_at IS NULL AND r.status <> 'pending'
         AND s.run_id = r.id AND s.status = 'running' AND s.task_token_hash = request ->> 'tokenHash'
         AND s.timeout_at > v_now;
     v_found := FOUND;

@@ -21,7 +21,7 @@ BEGIN
         issue_version = v_issue.version,
         lease_expires_at = least(v_now + s.heartbeat_seconds * interval '1 second', s.timeout_at)
     FROM loop_run_steps AS s
-    WHERE r.id = v_run_id AND r.status = 'running' AND r.lease_token = (request ->> 'leaseToken')::uuid
+    WHERE r.id = v_run_id AND r.completed_at IS NULL AND r.status <> 'pending' AND r.lease_token = (request ->> 'leaseToken')::uuid
         AND s.run_id = r.id AND s.status = 'running' AND s.task_token_hash IS NOT NULL
     RETURNING r.* INTO v_run;
 

@@ -2,5 +2,5 @@
 -- code (loop_runner.settings.CODE_VERSION) that may run on it. Constants, so that they travel with a claim for free.
 CREATE OR REPLACE FUNCTION loop_schema() RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT '{"version": 96, "minimumCode": 1}'::jsonb
+    SELECT '{"version": 105, "minimumCode": 1}'::jsonb
 $$;

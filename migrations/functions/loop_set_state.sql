@@ -19,7 +19,7 @@ BEGIN
 
     SELECT * INTO v_run
     FROM loop_runs
-    WHERE issue_id = v_issue.id AND mode = 'execute' AND status IN ('pending', 'running');
+    WHERE issue_id = v_issue.id AND mode = 'execute' AND completed_at IS NULL;
     IF v_run.lease_expires_at > v_now THEN
         RETURN jsonb_build_object('outcome', 'conflict', 'now', v_now, 'run', to_jsonb(v_run));
     ELSIF v_run.id IS NOT NULL THEN

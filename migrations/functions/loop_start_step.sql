@@ -31,7 +31,7 @@ BEGIN
         loop_version = request ->> 'loopVersion',
         attempt = v_issue.failed_attempts + 1,
         retry_of = v_issue.failed_run_id
-    WHERE id = v_run_id AND status = 'running' AND lease_token = (request ->> 'leaseToken')::uuid
+    WHERE id = v_run_id AND completed_at IS NULL AND status <> 'pending' AND lease_token = (request ->> 'leaseToken')::uuid
     RETURNING * INTO v_run;
 
     IF FOUND AND v_run.cancel_requested_at IS NOT NULL THEN

@@ -105,7 +105,7 @@ BEGIN
         GROUP BY hour
     ),
     live AS MATERIALIZED ( -- by its partial index; ORDER BY … LIMIT 1 would walk the ledger to the oldest
-        SELECT r.* FROM loop_runs AS r WHERE r.mode = 'execute' AND r.status IN ('pending', 'running')
+        SELECT r.* FROM loop_runs AS r WHERE r.mode = 'execute' AND r.completed_at IS NULL
     )
     SELECT jsonb_build_object(
         'outcome', 'measured', 'since', v_since, 'until', v_until,

@@ -14,7 +14,7 @@ BEGIN
     FOR v_lost IN
         SELECT r.id, r.issue_id
         FROM loop_runs AS r
-        WHERE r.mode = 'execute' AND r.status IN ('pending', 'running') AND r.lease_expires_at <= clock_timestamp()
+        WHERE r.mode = 'execute' AND r.completed_at IS NULL AND r.lease_expires_at <= clock_timestamp()
         ORDER BY r.lease_expires_at
         LIMIT (request ->> 'maxRuns')::integer
     LOOP
@@ -24,7 +24,7 @@ BEGIN
 
         PERFORM
         FROM loop_runs
-        WHERE id = v_lost.id AND status IN ('pending', 'running') AND lease_expires_at <= v_now
+        WHERE id = v_lost.id AND completed_at IS NULL AND lease_expires_at <= v_now
         FOR NO KEY UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND; -- ended or extended meanwhile, or somebody is about to
 

@@ -33,8 +33,8 @@ BEGIN
     WITH lost AS (
         SELECT id
         FROM loop_runs
-        WHERE mode = 'execute' AND status IN ('pending', 'running')
-            AND status = 'pending' AND queued_at IS NOT NULL AND lease_expires_at > v_now
+        WHERE mode = 'execute' AND completed_at IS NULL
+            AND status <> 'running' AND queued_at IS NOT NULL AND lease_expires_at > v_now
             AND sends < (request ->> 'maxSends')::integer
             AND sent_at <= v_resent_before
         ORDER BY sent_at

@@ -57,7 +57,7 @@ def test_a_run_whose_steps_are_not_of_their_form_is_500(client: Client, sql: Sql
 
 
 def test_events_that_are_not_of_their_form_are_500(client: Client, sql: Sql, run_id: str) -> None:
-    sql("ALTER TABLE loop_events DROP CONSTRAINT chk_loop_events_data")
+    sql("ALTER TABLE loop_events DROP CONSTRAINT chk_loop_events")
     sql(f"""UPDATE loop_events SET event_data = '["{SECRET}"]'""")
     answer = client("GET", f"{ISSUE}/events")
     assert_error(answer, 500, "INTERNAL_ERROR")
@@ -66,7 +66,7 @@ def test_events_that_are_not_of_their_form_are_500(client: Client, sql: Sql, run
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
 def test_an_issue_whose_row_is_not_of_its_form_is_500(client: Client, sql: Sql, run_id: str, method: str) -> None:
-    sql("ALTER TABLE loop_issues DROP CONSTRAINT chk_loop_issues_facts")
+    sql("ALTER TABLE loop_issues DROP CONSTRAINT chk_loop_issues")
     sql(f"""UPDATE loop_issues SET facts = '["{SECRET}"]'""")
     path = f"{ISSUE}/run-next-step" if method == "POST" else ISSUE
     answer = client(method, path, {"loop": "issue-delivery"} if method == "PUT" else {})

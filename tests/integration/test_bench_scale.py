@@ -58,7 +58,7 @@ def test_days_that_are_played_again_are_sound(days: Days) -> None:
     assert_sound(days.url)
     with psycopg.connect(days.url) as connection, pytest.raises(psycopg.Error, match="illegal transition"):
         connection.execute(
-            "UPDATE loop_runs SET status = 'running' WHERE created_at > %s", [days.end - timedelta(days=1)]
+            "UPDATE loop_runs SET message = 'another' WHERE created_at > %s", [days.end - timedelta(days=1)]
         )
 
 
@@ -69,7 +69,7 @@ def test_days_that_are_played_again_keep_the_checks_of_the_tables(days: Days) ->
             " WHERE contype IN ('c', 'f') AND conrelid = ANY(%s::regclass[])",
             [list(TABLES)],
         ).fetchall()
-        assert len(checks) > 15
+        assert len(checks) > 4  # that of each table, and the key of steps
         for table, name in checks:
             if name.startswith("chk_"):
                 (definition,) = connection.execute(

@@ -29,6 +29,6 @@ def test_contract_has_each_column_of_a_table_and_no_other(sql: Sql, table: str) 
 
 
 def test_contract_has_each_type_of_event_and_no_other(sql: Sql) -> None:
-    query = "SELECT pg_get_constraintdef(oid) AS text FROM pg_constraint WHERE conname = 'chk_loop_events_type'"
+    query = "SELECT prosrc AS text FROM pg_proc WHERE proname = 'loop_is_event'"
     (paragraph,) = re.findall(r"^Event types: (.*?)\. ", CONTRACT, re.MULTILINE | re.DOTALL)
-    assert sorted(re.findall(r"\bloop_\w+", paragraph)) == sorted(re.findall(r"'(\w+)'", sql.one(query)["text"]))
+    assert sorted(re.findall(r"\bloop_\w+", paragraph)) == sorted(re.findall(r"'(loop_\w+)'", sql.one(query)["text"]))

@@ -128,7 +128,7 @@ def test_creation_applies_every_migration(release: Release, empty_sql: Sql, empt
 
 def test_update_applies_what_the_new_release_adds(release: Release, empty_sql: Sql) -> None:
     release.send("Create")
-    newest = sorted(path.name for path in release.folder.glob("0*.sql"))[-1]
+    newest = sorted(path.name for path in release.folder.glob("[0-9]*.sql"))[-1]
     added = f"{int(newest[:3]) + 1:03}_added.sql"
     (release.folder / added).write_text("CREATE TABLE added (x integer);")
     answer = release.send("Update", PhysicalResourceId="given-before")
@@ -141,7 +141,7 @@ def test_failing_migration_fails_the_deployment_with_its_reason_and_leaves_no_tr
 ) -> None:
     release.send("Create")
     before = applied(empty_sql)
-    newest = sorted(path.name for path in release.folder.glob("0*.sql"))[-1]
+    newest = sorted(path.name for path in release.folder.glob("[0-9]*.sql"))[-1]
     failing = f"{int(newest[:3]) + 1:03}_failing.sql"
     (release.folder / failing).write_text("CREATE TABLE added (x integer); SELECT 1 / 0;")
     answer = release.send("Update")
@@ -230,7 +230,7 @@ class TestMigrationThatTakesTooLong:
 
     @pytest.fixture(autouse=True)
     def slow(self, release: Release) -> None:
-        newest = sorted(path.name for path in release.folder.glob("0*.sql"))[-1]
+        newest = sorted(path.name for path in release.folder.glob("[0-9]*.sql"))[-1]
         slow = f"{int(newest[:3]) + 1:03}_slow.sql"
         (release.folder / slow).write_text("CREATE TABLE added (x integer); SELECT pg_sleep(60);")
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 ISSUE = "AFU9-123"
 LIVE = ("pending", "running")
+KINDS = ("text", "integer", "jsonb", "uuid", "boolean")
 RUN_ID = "00000000-0000-4000-8000-000000000001"
 DONE = Outcome(status=RunStatus.COMPLETED, loop_status=LoopStatus.ACTIVE, message="done", state_after="PICKED")
 
@@ -283,15 +284,15 @@ class TestRefusedByTheDatabase:
     @pytest.mark.parametrize(
         ("constraint", "column", "value"),
         [
-            *[("chk_loop_runs_status", "status", value) for value in ("skipped", "Pending", "")],
-            *[("chk_loop_runs_mode", "mode", value) for value in ("dryrun", "")],
-            ("chk_loop_runs_duration", "duration_ms", -1),
-            ("chk_loop_runs_terminal", "completed_at", "2026-01-21"),
-            *[("chk_loop_run_steps_number", "step_number", value) for value in (0, -1)],
+            *[("chk_loop_runs", "status", value) for value in ("skipped", "Pending", "")],
+            *[("chk_loop_runs", "mode", value) for value in ("dryrun", "")],
+            ("chk_loop_runs", "duration_ms", -1),
+            ("chk_loop_runs", "completed_at", "2026-01-21"),
+            *[("chk_loop_run_steps", "step_number", value) for value in (0, -1)],
             ("uq_loop_run_steps_run_step", "step_number", 1),
-            ("chk_loop_run_steps_status", "status", "done"),
-            ("chk_loop_run_steps_duration", "duration_ms", -1),
-            ("chk_loop_run_steps_terminal", "completed_at", "2026-01-21"),
+            ("chk_loop_run_steps", "status", "done"),
+            ("chk_loop_run_steps", "duration_ms", -1),
+            ("chk_loop_run_steps", "completed_at", "2026-01-21"),
             ("loop_run_steps_run_id_fkey", "run_id", "00000000-0000-4000-8000-000000000009"),
         ],
     )
@@ -308,6 +309,36 @@ class TestRefusedByTheDatabase:
         with pytest.raises(psycopg.IntegrityError, match=constraint):
             insert(table, **right | {column: value})
         insert(table, **right)
+
+    def test_operators_of_whoever_writes_do_not_bend_the_rules(
+        self, database: Database, sql: Sql, app_database_url: str
+    ) -> None:
+        """A right that loop_app does not have by itself: to create something that is found before pg_catalog's."""
+        store = RunStore(database)
+        ended = store.update_run_status(create(store).id, RunStatus.FAILED)
+        sql("CREATE SCHEMA mine AUTHORIZATION loop_app")
+        with psycopg.connect(app_database_url, autocommit=True) as connection:
+            connection.execute("SET search_path = mine, pg_catalog, public")
+            for one, other in (*[(kind, kind) for kind in KINDS], ("bigint", "integer")):
+                connection.execute(
+                    f"CREATE FUNCTION mine.yes({one}, {other}) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true'"
+                )
+                for operator in ("=", ">="):
+                    connection.execute(
+                        f"CREATE OPERATOR mine.{operator} (LEFTARG = {one}, RIGHTARG = {other}, FUNCTION = mine.yes)"
+                    )
+            run, step = "INSERT INTO public.loop_runs (issue_id, actor, request_id", "(run_id, step_number, step_type)"
+            for statement, refusal in (
+                ("UPDATE public.loop_runs SET message = 'x'", "illegal transition"),
+                (f"{run}, mode) VALUES ('x', 'a', 'r', 'no')", "chk_loop_runs"),
+                (f"{run}, duration_ms) VALUES ('x', 'a', 'r', -1)", "chk_loop_runs"),
+                (f"INSERT INTO public.loop_run_steps {step} VALUES ('{ended.id}', 7, 'S')", "has ended"),
+                ("INSERT INTO public.loop_events (issue_id, event_type) VALUES ('x', 'mine')", "chk_loop_events"),
+                ("INSERT INTO public.loop_issues (id, loop_name, state) VALUES ('x y', 'l', 's')", "chk_loop_issues"),
+            ):
+                with pytest.raises(psycopg.DatabaseError, match=refusal):
+                    connection.execute(statement)
+        assert store.get_run(ended.id) == ended
 
     def test_second_live_run_of_an_issue_is_refused(self, database: Database, sql: Sql) -> None:
         create(RunStore(database))

@@ -60,9 +60,7 @@ def test_load_has_all_that_happens_to_runs(database_url: str, sql: Sql) -> None:
     codes = {row["error_code"] for row in sql("SELECT DISTINCT error_code FROM loop_runs")}
     lost = {"LEASE_EXPIRED", "NOT_STARTED", "States.Timeout", "States.HeartbeatTimeout"}
     assert codes >= lost | {"UNEXPECTED_ERROR", "Agent.Busy"}
-    (checked,) = sql(
-        "SELECT pg_get_constraintdef(oid) AS allowed FROM pg_constraint WHERE conname = 'chk_loop_events_type'"
-    )
+    (checked,) = sql("SELECT prosrc AS allowed FROM pg_proc WHERE proname = 'loop_is_event'")
     told = {row["event_type"] for row in sql("SELECT DISTINCT event_type FROM loop_events")}
     assert {event_type for event_type in told if f"'{event_type}'" in checked["allowed"]} == told
     assert checked["allowed"].count("'loop_") == len(told)

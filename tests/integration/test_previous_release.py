@@ -50,7 +50,7 @@ def repository(tmp_path: Path) -> Path:
 
 def migrate(repository: Path, sql: str) -> None:
     """The next migration."""
-    newest = max(int(path.name[:3]) for path in (repository / "migrations").glob("0*.sql"))
+    newest = max(int(path.name[:3]) for path in (repository / "migrations").glob("[0-9]*.sql"))
     (repository / "migrations" / f"{newest + 1:03}_next.sql").write_text(sql)
 
 

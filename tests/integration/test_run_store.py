@@ -227,7 +227,7 @@ class TestListRunsByIssue:
     @pytest.fixture
     def runs(self, store: RunStore, sql: Sql) -> list[Run]:
         """25 runs, newest first; several share each created_at, and no index orders them by chance."""
-        sql("DROP INDEX idx_loop_runs_issue_newest")
+        sql("DROP INDEX idx_loop_runs_issue_id")
         created = [create(store, mode=RunMode.DRY_RUN) for _ in range(25)]
         sql("UPDATE loop_runs SET created_at = now() - interval '1 min' * (get_byte(uuid_send(id), 15) % 5)")
         create(store, "AFU9-124")

@@ -77,7 +77,7 @@ def test_what_is_not_as_it_was_told_is_a_violation(
     told: Told, database_url: str, sql: Sql, statement: str, found: str
 ) -> None:
     sql("SET session_replication_role = replica")
-    sql("ALTER TABLE loop_runs DROP CONSTRAINT chk_loop_runs_terminal")
+    sql("ALTER TABLE loop_runs DROP CONSTRAINT chk_loop_runs")
     sql(statement)
     assert any(found in violation for violation in violations(database_url, [told])), violations(database_url, [told])
 

@@ -57,19 +57,20 @@ BROKEN = [
     Broken("indexes", "loop_events.mine", "CREATE INDEX mine ON loop_events (run_id)"),
     Broken(
         "checks",
-        "loop_runs.chk_loop_runs_attempt",
-        "ALTER TABLE loop_runs DROP CONSTRAINT chk_loop_runs_attempt",
+        "loop_runs.chk_loop_runs",
+        "ALTER TABLE loop_runs DROP CONSTRAINT chk_loop_runs",
     ),
     Broken(
         "checks",
-        "loop_runs.chk_loop_runs_step",
-        "ALTER TABLE loop_runs DROP CONSTRAINT chk_loop_runs_step, ADD CONSTRAINT chk_loop_runs_step CHECK (step > 1)",
+        "loop_events.chk_loop_events",
+        "ALTER TABLE loop_events DROP CONSTRAINT chk_loop_events,"
+        " ADD CONSTRAINT chk_loop_events CHECK (loop_is_event(event_type, '{}')) NOT VALID",
     ),
     Broken(
         "checks",
-        "loop_runs.chk_loop_runs_step",
-        "ALTER TABLE loop_runs DROP CONSTRAINT chk_loop_runs_step,"
-        " ADD CONSTRAINT chk_loop_runs_step CHECK (step >= 1) NOT VALID",
+        "loop_events.chk_loop_events",
+        "ALTER TABLE loop_events DROP CONSTRAINT chk_loop_events,"
+        " ADD CONSTRAINT chk_loop_events CHECK (loop_is_event(event_type, event_data))",
     ),
     Broken("checks", "loop_issues.mine", "ALTER TABLE loop_issues ADD CONSTRAINT mine CHECK (version < 7)"),
     Broken(
@@ -125,12 +126,12 @@ def test_what_is_not_as_the_migrations_say_is_named_and_its_remedy_helps(
 
 
 SHOWN = {
-    "ALTER TABLE loop_runs ALTER attempt TYPE bigint": (
-        *("columns", "integer NOT NULL DEFAULT 1", "bigint NOT NULL DEFAULT 1"),
+    "ALTER TABLE loop_runs ALTER sends TYPE bigint": (
+        *("columns", "integer NOT NULL DEFAULT 0", "bigint NOT NULL DEFAULT 0"),
     ),
     "ALTER TABLE loop_runs ALTER actor DROP NOT NULL": ("columns", "text NOT NULL", "text"),
-    "ALTER TABLE loop_runs ALTER attempt SET DEFAULT 2": (
-        *("columns", "integer NOT NULL DEFAULT 1", "integer NOT NULL DEFAULT 2"),
+    "ALTER TABLE loop_runs ALTER sends SET DEFAULT 2": (
+        *("columns", "integer NOT NULL DEFAULT 0", "integer NOT NULL DEFAULT 2"),
     ),
     'ALTER TABLE loop_runs ALTER actor TYPE text COLLATE "C"': (
         *("columns", "text NOT NULL", 'text COLLATE "C" NOT NULL'),

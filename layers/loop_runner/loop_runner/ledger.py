@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, LiteralString, cast
+from typing import TYPE_CHECKING, Any, Final, LiteralString, TypedDict, cast
 from uuid import UUID, uuid4
 
 from pydantic import TypeAdapter
@@ -38,6 +38,16 @@ if TYPE_CHECKING:
 
 _INSTANT: TypeAdapter[datetime] = TypeAdapter(Instant)
 _VERSIONS: Final = {"codeVersion": CODE_VERSION, "requiredSchema": REQUIRED_SCHEMA}
+
+
+class _ClaimedRun(TypedDict):
+    """What a claim reads of its run's row."""
+
+    actor: str
+    principal: str | None
+    request_id: str
+    attempt: int
+    queued_at: str | None
 
 
 class FactsTooLargeError(Exception):
@@ -167,17 +177,18 @@ class Ledger:
         issue, now = Issue.model_validate(answer["issue"]), _INSTANT.validate_python(answer["now"])
         if "run" not in answer:  # a dry run is recorded when it ends
             return Claim(request, run_id, lease_token, issue, now, attempt=1)
-        run = Run.model_validate(answer["run"])
-        request = replace(request, actor=run.actor, principal=run.principal, request_id=run.request_id)
+        run = cast("_ClaimedRun", answer["run"])
+        queued_at = run["queued_at"] and _INSTANT.validate_python(run["queued_at"])
+        request = replace(request, actor=run["actor"], principal=run["principal"], request_id=run["request_id"])
         return Claim(
             request,
             run_id,
             lease_token,
             issue,
             now,
-            run.attempt,
+            run["attempt"],
             took_over=bool(answer.get("tookOver")),
-            queue_seconds=(now - run.queued_at).total_seconds() if run.queued_at else None,
+            queue_seconds=(now - queued_at).total_seconds() if queued_at else None,
         )
 
     def start_step(

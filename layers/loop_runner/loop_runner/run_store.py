@@ -41,7 +41,7 @@ _EXPIRE_RUN: Final = """
 SELECT loop_expire_run(id, clock_timestamp(), %(ended_by)s)
 FROM loop_runs
 WHERE issue_id = %(issue_id)s
-    AND mode = 'execute' AND status IN ('pending', 'running') AND lease_expires_at <= clock_timestamp()
+    AND mode = 'execute' AND completed_at IS NULL AND lease_expires_at <= clock_timestamp()
 """
 
 _CREATE_RUN: Final = """
@@ -140,7 +140,7 @@ _CREATE_STEP: Final = """
 INSERT INTO loop_run_steps (run_id, step_number, step_type, metadata, created_at)
 SELECT r.id, %(step_number)s, %(step_type)s, %(metadata)s, clock_timestamp()
 FROM loop_runs AS r
-WHERE r.id = %(run_id)s AND r.status IN ('pending', 'running') AND r.lease_token IS NULL
+WHERE r.id = %(run_id)s AND r.completed_at IS NULL AND r.lease_token IS NULL
 FOR SHARE
 RETURNING *
 """

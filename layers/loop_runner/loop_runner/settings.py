@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CODE_VERSION: Final = 1
 """Grows when the code needs a schema to know; the schema's minimumCode refuses older code."""
 
-REQUIRED_SCHEMA: Final = 96
+REQUIRED_SCHEMA: Final = 105
 """The newest migration that this code relies on."""
 
 LEASE_GRACE_MS: Final = 5_000
