@@ -181,10 +181,14 @@ def subject(server_url: str, migrated_template: str) -> Iterator[Subject]:
 
 @dataclass
 class Reads:
-    """Rows that were read by calls, and how often a table was read from end to end, by table."""
+    """Rows that were read by calls, and how often a table was read from end to end, by table.
+
+    ``by_status``: how often the index of statuses was entered.
+    """
 
     rows: int
     scans: dict[str, int]
+    by_status: int
 
 
 def reads(subject: Subject, act: Callable[[], object]) -> Reads:
@@ -192,7 +196,10 @@ def reads(subject: Subject, act: Callable[[], object]) -> Reads:
     counts = (
         "SELECT t.relname, t.seq_scan, t.seq_tup_read + ("  # an index-only scan fetches next to none of what it reads
         "  SELECT coalesce(sum(i.idx_tup_read), 0)::bigint FROM pg_stat_user_indexes AS i WHERE i.relid = t.relid"
-        ") AS rows FROM pg_stat_user_tables AS t WHERE t.schemaname = 'public' AND t.relname LIKE 'loop%%'"
+        ") AS rows, ("
+        "  SELECT sum(i.idx_scan)::bigint FROM pg_stat_user_indexes AS i"
+        "  WHERE i.relid = t.relid AND i.indexrelname = 'idx_loop_runs_status'"
+        ") AS by_status FROM pg_stat_user_tables AS t WHERE t.schemaname = 'public' AND t.relname LIKE 'loop%%'"
     )
 
     def now() -> dict[str, dict[str, Any]]:
@@ -204,10 +211,12 @@ def reads(subject: Subject, act: Callable[[], object]) -> Reads:
     before = now()
     act()
     after = now()
-    changed = {name: {key: after[name][key] - before[name][key] for key in ("seq_scan", "rows")} for name in after}
+    kinds = ("seq_scan", "rows", "by_status")
+    changed = {name: {kind: (after[name][kind] or 0) - (before[name][kind] or 0) for kind in kinds} for name in after}
     return Reads(
         sum(each["rows"] for each in changed.values()),
         {name: each["seq_scan"] for name, each in changed.items() if each["seq_scan"]},
+        changed["loop_runs"]["by_status"],
     )
 
 
@@ -248,6 +257,32 @@ def test_an_issue_that_had_many_runs_long_ago_is_not_looked_for_among_all_that_c
             read = reads(subject, lambda path=path: subject.call("GET", path))  # type: ignore[misc]
             assert read.scans == {}
             assert read.rows <= 300
+        subject.close()
+    finally:
+        drop_database(server_url, url)
+
+
+def test_a_run_is_not_looked_for_among_those_that_have_just_ended(server_url: str, migrated_template: str) -> None:
+    """No run is live when statistics are taken: the planner thinks the index of statuses the shortest way to one.
+
+    It has an entry of each that was, until the next vacuum.
+    """
+    url = create_database(server_url, migrated_template)
+    try:
+        load(url, issues=40, runs=2_000, days=20, live_issues=0)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("UPDATE loop_issues SET next_attempt_at = NULL, next_attempt_after = NULL")
+            connection.execute("VACUUM ANALYZE")
+        subject = Subject(Days.of(url, datetime.now(UTC), Shape()), app_url(url))
+
+        def run(*numbers: int) -> None:
+            for number in numbers:
+                issue, facts = f"/api/loop/issues/NEW-{number}", {"githubUrl": "https://github.com/a/b/issues/1"}
+                subject.call("PUT", issue, {"loop": "issue-delivery", "facts": facts})
+                subject.call("POST", f"{issue}/run-next-step", {})
+
+        run(0)  # connects
+        assert reads(subject, lambda: run(*range(1, 10))).by_status == 0
         subject.close()
     finally:
         drop_database(server_url, url)
