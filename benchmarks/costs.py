@@ -29,6 +29,7 @@ _STATE: Final = """
 SELECT
     pg_current_wal_insert_lsn()::text AS position,
     pg_current_wal_insert_lsn() - '0/0' AS bytes,
+    (SELECT redo_lsn FROM pg_control_checkpoint())::text AS checkpoint,
     current_setting('data_directory') AS folder,
     (
         SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
@@ -37,11 +38,23 @@ SELECT
         WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
     ) AS stored
 """
+_TRIES: Final = 3
 _COMMITS: Final = re.compile(r"^Transaction/COMMIT\S* +(\d+)", re.MULTILINE)
 
 
 def measure(engine: Engine, url: str, operations: int) -> dict[str, Any]:
-    """What one operation costs, on average of so many."""
+    """What one operation costs, on average of so many.
+
+    Anew where the server made a checkpoint of its own in their midst: pages would have been written twice.
+    """
+    for _ in range(_TRIES):
+        found = _measured(engine, url, operations)
+        if found is not None:
+            return found
+    raise processes.BenchmarkError(f"the server made a checkpoint in each measurement of {engine.name}")
+
+
+def _measured(engine: Engine, url: str, operations: int) -> dict[str, Any] | None:
     prefix = f"C{uuid4().hex[:8]}"
     with processes.wire(url) as wire:
         if engine is PGBENCH:
@@ -63,6 +76,8 @@ def measure(engine: Engine, url: str, operations: int) -> dict[str, Any]:
 
                 connected.operate(prefix, when_warm=begin, operations=operations)
                 counts, before, after = wire.counts(), states[0], _state(url)
+    if before["checkpoint"] != after["checkpoint"]:
+        return None
     return {
         "engine": engine.name,
         "round_trips": round(counts["round_trips"] / operations, 2),
