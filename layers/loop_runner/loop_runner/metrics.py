@@ -3,8 +3,8 @@
 Dimensions are bounded: names of loops and steps, statuses, never an id; ids stand beside them for Logs Insights. The
 namespace is that of the stack (POWERTOOLS_METRICS_NAMESPACE). What each means is in docs/operations.md.
 
-The line is made here and not by Powertools: a run would be two lines of it, one for each set of dimensions, at five
-times the CPU (docs/performance.md).
+The line is made here and not by Powertools: a run would be two lines of it, one for each set of dimensions, and take a
+fifth more of the CPU (docs/performance.md).
 """
 
 from __future__ import annotations
