@@ -57,20 +57,20 @@ class Services:
     @cached_property
     def runs(self) -> RunStore:
         """Runs and steps."""
-        from loop_runner.run_store import RunStore  # noqa: PLC0415  not on the path of a run
+        from loop_runner.run_store import RunStore  # noqa: PLC0415  run-next-step does without
 
         return RunStore(self.database)
 
     @cached_property
     def issues(self) -> Issues:
         """Issues."""
-        from loop_runner.issues import Issues  # noqa: PLC0415  not on the path of a run
+        from loop_runner.issues import Issues  # noqa: PLC0415  run-next-step does without
 
         return Issues(self.database)
 
     @cached_property
     def history(self) -> History:
         """The timeline."""
-        from loop_runner.history import History  # noqa: PLC0415  not on the path of a run
+        from loop_runner.history import History  # noqa: PLC0415  run-next-step does without
 
         return History(self.database)
