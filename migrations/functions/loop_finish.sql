@@ -35,12 +35,12 @@ BEGIN
     IF v_run.status = 'running' AND v_issue.version <> (request ->> 'ifVersion')::bigint THEN
         RETURN jsonb_build_object('outcome', 'moved', 'version', v_issue.version);
     END IF;
-    v_is_ours := v_run.status = 'running' AND v_run.cancel_requested_at IS NULL
-        AND v_run.lease_token = (request ->> 'leaseToken')::uuid;
-    IF v_is_ours IS NOT TRUE AND v_run.cancel_requested_at IS NULL AND request ? 'tokenHash' THEN
-        v_is_ours := v_run.status = 'running' AND loop_is_task_of(v_run_id, request ->> 'tokenHash');
+    IF request ? 'tokenHash' THEN
+        v_is_ours := loop_is_task_of(v_run_id, request ->> 'tokenHash');
+    ELSE
+        v_is_ours := v_run.lease_token = (request ->> 'leaseToken')::uuid;
     END IF;
-    IF v_is_ours IS NOT TRUE THEN
+    IF v_is_ours IS NOT TRUE OR v_run.status <> 'running' OR v_run.cancel_requested_at IS NOT NULL THEN
         RETURN loop_finish_cancelled(request, v_now);
     END IF;
 
