@@ -271,7 +271,6 @@ def test_a_run_is_not_looked_for_among_those_that_have_just_ended(server_url: st
     try:
         load(url, issues=40, runs=2_000, days=20, live_issues=0)
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("UPDATE loop_issues SET next_attempt_at = NULL, next_attempt_after = NULL")
             connection.execute("VACUUM ANALYZE")
         subject = Subject(Days.of(url, datetime.now(UTC), Shape()), app_url(url))
 

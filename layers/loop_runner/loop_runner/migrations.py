@@ -253,10 +253,12 @@ def _without_invalid_indexes(connection: Connection[DictRow], file: MigrationFil
 
     And the one that the file makes: whoever failed may have lost the connection, and IF NOT EXISTS takes it for made.
     """
+    before = set()
     for row in connection.execute(_INVALID_INDEXES).fetchall():
         if re.search(rf"\b{re.escape(row['index'])}\b", file.sql):
             connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {row['name']}")
-    before = {row["oid"] for row in connection.execute(_INVALID_INDEXES)}
+        else:
+            before.add(row["oid"])
     try:
         yield
     except psycopg.Error:
