@@ -186,7 +186,7 @@ def _summary(figures: Figures) -> str:
         f"does of the least that two commits can be, {far_dbos} times as many as DBOS Transact and "
         f"{far_langgraph} times as many as LangGraph's Postgres checkpointer; with none "
         f"{floor}, {dbos} and {langgraph}\n"
-        "(one client, one run on a busy machine): [docs/performance.md](docs/performance.md), by `make bench`."
+        "(one client, one run on a shared machine): [docs/performance.md](docs/performance.md), by `make bench`."
     )
 
 
